@@ -1,0 +1,135 @@
+"""Feature extraction: bob against PyTorch eager + timm, float32, same threads, in one run.
+
+    python benches/speed/forward.py [--backend flex] [--backend tch] [--rounds 3] [--output docs/results/forward.md]
+
+Every round times PyTorch and each backend in turn, each in a process of its own, so that a drift of the machine meets all
+alike; the table gives the median of the rounds' ratios (time of bob / time of PyTorch: below 1 is faster) with their range.
+PyTorch runs `forward_head(forward_features(x), pre_logits=True)` under `inference_mode`, channels-first, on random weights.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODELS = ["resnet50", "vit_small_patch16_224", "convnext_tiny", "efficientnet_b0"]
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process since the last reset, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def torch_child(model: str, batch: int, seconds: float, threads: int) -> None:
+    """One measurement of PyTorch, printed as JSON."""
+    import timm
+    import torch
+
+    torch.set_num_threads(threads)
+    net = timm.create_model(model, pretrained=False).eval()
+    inputs = [torch.randn(batch, 3, 224, 224) for _ in range(4)]
+    Path("/proc/self/clear_refs").write_text("5")
+    times = []
+    with torch.inference_mode():
+        warm = time.perf_counter()
+        while time.perf_counter() - warm < seconds / 2:
+            net.forward_head(net.forward_features(inputs[0]), pre_logits=True)
+        start = time.perf_counter()
+        while time.perf_counter() - start < seconds or len(times) < 3:
+            begin = time.perf_counter()
+            net.forward_head(net.forward_features(inputs[len(times) % 4]), pre_logits=True)
+            times.append(time.perf_counter() - begin)
+    print(json.dumps({"seconds": statistics.median(times), "peak": peak_memory(), "version": torch.__version__}))
+
+
+def measure_torch(model: str, batch: int, seconds: float, threads: int) -> tuple[float, int]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    out = subprocess.run(
+        [sys.executable, __file__, "--child", model, "--batch", str(batch), "--seconds", str(seconds),
+         "--threads", str(threads)],
+        check=True, capture_output=True, text=True, env=environment,
+    ).stdout  # fmt: skip
+    found = json.loads(out.splitlines()[-1])
+    return found["seconds"], found["peak"]
+
+
+def measure_bob(model: str, backend: str, batch: int, threads: int) -> tuple[float, int]:
+    environment = {**os.environ, "RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
+    out = subprocess.run(
+        ["cargo", "xtask", "measure", "--backbone", f"{model}.random", "--mode", "infer", "--batch", str(batch),
+         "--backend", backend, "--json"],
+        check=True, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment,
+    ).stdout  # fmt: skip
+    found = json.loads(out)
+    seconds = found["latency_ms"]["p50"] / 1000 if batch == 1 else batch / found["images_per_second"]
+    return seconds, found["peak_memory_bytes"]
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backend", action="append")
+    parser.add_argument("--model", action="append")
+    parser.add_argument("--batch", action="append", type=int)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--child")
+    arguments = parser.parse_args()
+    if arguments.child:
+        torch_child(arguments.child, arguments.batch[0], arguments.seconds, arguments.threads)
+        return
+    backends = arguments.backend or ["flex", "tch"]
+    lines = [
+        "# Feature extraction against PyTorch",
+        "",
+        f"Made by `{' '.join(['python', 'benches/speed/forward.py', *sys.argv[1:]])}`.",
+        f"{processor()}, {arguments.threads} threads, float32, 224 px, {arguments.rounds} rounds in turn; "
+        "PyTorch 2.9.1 eager + timm 1.0.31.",
+        "Ratio: time of bob / time of PyTorch, median (range) of the rounds. Memory: peak of the forward passes, MiB.",
+        "",
+        "| backbone | batch | PyTorch ms | MiB | " + " | ".join(f"{b} ms | {b} MiB | {b} ratio" for b in backends) + " |",
+        "|---|---|---|---|" + "---|---|---|" * len(backends),
+    ]
+    for model in arguments.model or MODELS:
+        for batch in arguments.batch or [8, 1]:
+            reference, found = [], {backend: [] for backend in backends}
+            for _ in range(arguments.rounds):
+                reference.append(measure_torch(model, batch, arguments.seconds, arguments.threads))
+                for backend in backends:
+                    found[backend].append(measure_bob(model, backend, batch, arguments.threads))
+            row = f"| {model} | {batch} | {statistics.median(s for s, _ in reference) * 1e3:.0f}"
+            row += f" | {reference[0][1] / 2**20:.0f}"
+            for backend in backends:
+                ratios = [ours / theirs for (ours, _), (theirs, _) in zip(found[backend], reference, strict=True)]
+                row += f" | {statistics.median(s for s, _ in found[backend]) * 1e3:.0f}"
+                row += f" | {found[backend][0][1] / 2**20:.0f}"
+                row += f" | {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
+            lines.append(row + " |")
+            print(lines[-1], flush=True)
+    text = "\n".join(lines) + "\n"
+    if arguments.output:
+        arguments.output.write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+//! The contract between a backbone and everything that measures it.
+
+use burn::module::{Module, ModuleDisplay, ParamId};
+use burn::tensor::Tensor;
+
+use crate::CostCounter;
+
+/// What one entry of [`Backbone::forward_intermediates`] is, in timm's words (`timm/models/_features.py`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeatureInfo {
+    /// Channels of the map.
+    pub num_chs: usize,
+    /// Stride of the map against the input image.
+    pub reduction: usize,
+    /// Name of the module whose output the map is, as in the reference state dict.
+    pub module: String,
+}
+
+impl FeatureInfo {
+    /// A map of `num_chs` channels at stride `reduction`, the output of `module`.
+    pub fn new(num_chs: usize, reduction: usize, module: impl Into<String>) -> Self {
+        Self { num_chs, reduction, module: module.into() }
+    }
+}
+
+/// A vision backbone: images in, per-stage maps and one pooled embedding out.
+///
+/// Implement it for a model of your own and every task crate accepts it.
+/// It is the contract, not the value: a program that chooses among backbones at run time holds an enum
+/// that derives [`Module`] (`bob_models::AnyBackbone`).
+pub trait Backbone: Module + ModuleDisplay {
+    /// Channels and stride of every map of [`Self::forward_intermediates`], finest first.
+    fn feature_info(&self) -> Vec<FeatureInfo>;
+
+    /// Width of the pooled embedding.
+    fn num_features(&self) -> usize;
+
+    /// The maps of every stage, finest first, as timm's `forward_intermediates` gives them.
+    ///
+    /// # Shapes
+    ///   - images: `[batch, 3, height, width]`, normalised
+    ///   - output `i`: `[batch, num_chs, height / reduction, width / reduction]` of `feature_info()[i]`
+    fn forward_intermediates(&self, images: Tensor<4>) -> Vec<Tensor<4>>;
+
+    /// What the checkpoint's own classifier sees (timm: `forward_head(forward_features(x), pre_logits=True)`).
+    ///
+    /// # Shapes
+    ///   - images: `[batch, 3, height, width]`, normalised
+    ///   - output: `[batch, num_features]`
+    fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2>;
+
+    /// The checkpoint's own classifier on an embedding, or `None` where it has no classifier.
+    ///
+    /// # Shapes
+    ///   - embedding: `[batch, num_features]`
+    ///   - output: `[batch, num_classes]`
+    fn forward_classifier(&self, _embedding: Tensor<2>) -> Option<Tensor<2>> {
+        None
+    }
+
+    /// Both sides of an image must be multiples of this.
+    fn size_divisibility(&self) -> usize {
+        32
+    }
+
+    /// The only input size `[height, width]` the weights accept, or `None` where any fitting size does.
+    fn fixed_input_size(&self) -> Option<[usize; 2]> {
+        None
+    }
+
+    /// Parameters from stem to last block, one group a block, for layer-wise learning-rate decay.
+    ///
+    /// Groups are ids and not names: a name changes with the module the backbone is wrapped in.
+    fn layer_groups(&self) -> Vec<Vec<ParamId>>;
+
+    /// The same function with batch norm folded into the convolutions, for inference.
+    fn fuse(self) -> Self {
+        self
+    }
+
+    /// Walk the model once for an input of `[height, width]` and count into `counter`.
+    ///
+    /// The default counts nothing; [`CostCounter::finish`] then reports that nothing was counted.
+    fn count(&self, _counter: &mut CostCounter, _input_size: [usize; 2]) {}
+}

@@ -1,0 +1,49 @@
+//! Counting parameters as papers do.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+/// Number of trainable parameters: PyTorch's `sum(p.numel() for p in model.parameters())`.
+///
+/// burn's own `Module::num_params` also counts the running statistics of batch norm, which are buffers.
+pub fn num_parameters<M: Module>(module: &M) -> usize {
+    let mut count = Count::default();
+    module.visit(&mut count);
+    count.parameters
+}
+
+#[derive(Default)]
+struct Count {
+    path: Vec<String>,
+    parameters: usize,
+}
+
+impl ModuleVisitor for Count {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let is_buffer = self.path.last().is_some_and(|name| name == "running_mean" || name == "running_var");
+        if !is_buffer {
+            self.parameters += param.lazy_shape().num_elements();
+        }
+    }
+
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::nn::BatchNormConfig;
+
+    use super::*;
+
+    #[test]
+    fn running_statistics_are_no_parameters() {
+        let norm = BatchNormConfig::new(7).init(&burn::tensor::Device::flex());
+        assert_eq!(num_parameters(&norm), 14);
+    }
+}

@@ -1,0 +1,230 @@
+//! The clock: passes of a backbone on noise, timed with the device idle before and after.
+//!
+//! Recipe after timm's `benchmark.py` and burn-bench: warm up by duration and not by count, inputs that differ,
+//! one sample per pass, the device synchronised on both sides of it.
+
+use std::time::{Duration, Instant};
+
+use bob_core::{Backbone, Cost, CostCounter, num_parameters};
+use bob_stats::{Bootstrap, Direction, Metric, MetricError, quantile};
+use burn::tensor::{Device, Distribution, Tensor};
+
+use crate::{Protocol, memory};
+
+/// What the clock and the walk through the model gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measurement {
+    /// Images of one pass of [`Self::batch_seconds`].
+    pub batch: usize,
+    /// `[height, width]` of the images, in pixels.
+    pub input_size: [usize; 2],
+    /// Seconds of every timed pass at `batch`, in order.
+    pub batch_seconds: Vec<f64>,
+    /// Seconds of every timed pass at batch 1, in order.
+    pub latency_seconds: Vec<f64>,
+    /// Largest resident memory while passes at `batch` ran, above what the process held before the first of them;
+    /// `None` where the operating system does not say.
+    pub peak_memory_bytes: Option<u64>,
+    /// Trainable parameters, the classifier's included.
+    pub parameters: u64,
+    /// Multiply-accumulates and activations of one image, `None` where the backbone does not count them.
+    pub cost: Option<Cost>,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasureError {
+    /// The backbone does not take images of this size.
+    #[error("input size {height}x{width}; expected {expected}")]
+    InputSize {
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
+        /// What the backbone takes.
+        expected: String,
+    },
+    /// The device failed.
+    #[error("the device failed during a timed pass: {0}")]
+    Device(String),
+}
+
+/// Time `backbone` on images of `input_size` and walk through it.
+///
+/// The backbone should be as it is used: on a plain device, with batch norm folded.
+/// The clock covers [`Backbone::forward_embedding`].
+///
+/// # Errors
+/// Where the backbone does not take the input size, or the device fails.
+pub fn measure<B: Backbone>(
+    backbone: &B,
+    input_size: [usize; 2],
+    protocol: &Protocol,
+    device: &Device,
+) -> Result<Measurement, MeasureError> {
+    check_input_size(backbone, input_size)?;
+    let mut counter = CostCounter::new();
+    backbone.count(&mut counter, input_size);
+
+    let before = memory::reset_peak().then(memory::resident_bytes).flatten();
+    let batch_seconds = timed(
+        backbone,
+        [protocol.batch, 3, input_size[0], input_size[1]],
+        protocol.throughput_seconds,
+        protocol,
+        device,
+    )?;
+    let peak = memory::peak_resident_bytes();
+    let latency_seconds = timed(
+        backbone,
+        [1, 3, input_size[0], input_size[1]],
+        protocol.latency_seconds,
+        protocol,
+        device,
+    )?;
+
+    Ok(Measurement {
+        batch: protocol.batch,
+        input_size,
+        batch_seconds,
+        latency_seconds,
+        peak_memory_bytes: before.zip(peak).map(|(before, peak)| peak.saturating_sub(before)),
+        parameters: num_parameters(backbone) as u64,
+        cost: counter.finish(),
+    })
+}
+
+fn check_input_size<B: Backbone>(backbone: &B, [height, width]: [usize; 2]) -> Result<(), MeasureError> {
+    let divisor = backbone.size_divisibility();
+    let expected = match backbone.fixed_input_size() {
+        Some(fixed) if fixed != [height, width] => {
+            format!("{}x{}, the only size the weights accept", fixed[0], fixed[1])
+        }
+        None if height == 0 || width == 0 || height % divisor != 0 || width % divisor != 0 => {
+            format!("multiples of {divisor}")
+        }
+        _ => return Ok(()),
+    };
+    Err(MeasureError::InputSize {
+        height,
+        width,
+        expected,
+    })
+}
+
+/// Seconds of every pass after the warm-up.
+fn timed<B: Backbone>(
+    backbone: &B,
+    shape: [usize; 4],
+    seconds: f64,
+    protocol: &Protocol,
+    device: &Device,
+) -> Result<Vec<f64>, MeasureError> {
+    let inputs: Vec<Tensor<4>> = (0..protocol.distinct_inputs)
+        .map(|_| Tensor::random(shape, Distribution::Normal(0.0, 1.0), device))
+        .collect();
+    let mut inputs = inputs.iter().cycle();
+    let mut pass = || -> Result<Duration, MeasureError> {
+        let images = inputs
+            .next()
+            .cloned()
+            .ok_or_else(|| MeasureError::Device("no input".to_owned()))?;
+        sync(device)?;
+        let start = Instant::now();
+        let embedding = backbone.forward_embedding(images);
+        sync(device)?;
+        let elapsed = start.elapsed();
+        drop(embedding);
+        Ok(elapsed)
+    };
+
+    let start = Instant::now();
+    for run in 0.. {
+        if run >= 2 && start.elapsed().as_secs_f64() >= protocol.warmup_seconds {
+            break;
+        }
+        pass()?;
+    }
+    let start = Instant::now();
+    let mut samples = Vec::new();
+    while samples.len() < protocol.min_runs || start.elapsed().as_secs_f64() < seconds {
+        samples.push(pass()?.as_secs_f64());
+    }
+    Ok(samples)
+}
+
+fn sync(device: &Device) -> Result<(), MeasureError> {
+    device.sync().map_err(|error| MeasureError::Device(error.to_string()))
+}
+
+impl Measurement {
+    /// Images per second at [`Self::batch`]: all images over the sum of all timed passes.
+    pub fn images_per_second(&self) -> f64 {
+        rate(&self.batch_seconds, self.batch)
+    }
+
+    /// The `share`-quantile of the batch-1 latency in milliseconds, `share` in \[0, 1\], by linear interpolation
+    /// between order statistics (numpy's `linear`): 0.5 is the median.
+    pub fn latency_ms(&self, share: f64) -> f64 {
+        percentile_ms(self.latency_seconds.clone(), share)
+    }
+
+    /// The metrics of a record, `images_per_second` the primary one.
+    ///
+    /// Intervals resample the timed passes: they cover the noise of this machine in these seconds, no more.
+    /// `load_seconds` is the time from the weights file to a backbone that is ready to run.
+    ///
+    /// # Errors
+    /// Where an interval cannot be drawn.
+    pub fn metrics(&self, load_seconds: f64, bootstrap: &Bootstrap) -> Result<Vec<Metric>, MetricError> {
+        use Direction::{HigherIsBetter, LowerIsBetter};
+        let mut throughput = Metric::statistic(
+            "images_per_second",
+            HigherIsBetter,
+            self.batch_seconds.len(),
+            bootstrap,
+            |runs| {
+                rate(
+                    &runs.iter().map(|&run| self.batch_seconds[run]).collect::<Vec<_>>(),
+                    self.batch,
+                )
+            },
+        )?;
+        throughput.primary = true;
+        let mut metrics = vec![throughput];
+        for (name, share) in [
+            ("latency_p50_ms", 0.5),
+            ("latency_p90_ms", 0.9),
+            ("latency_p99_ms", 0.99),
+        ] {
+            metrics.push(Metric::statistic(
+                name,
+                LowerIsBetter,
+                self.latency_seconds.len(),
+                bootstrap,
+                |runs| percentile_ms(runs.iter().map(|&run| self.latency_seconds[run]).collect(), share),
+            )?);
+        }
+        let mut exact = |name: &str, value: Option<f64>| -> Result<(), MetricError> {
+            if let Some(value) = value {
+                metrics.push(Metric::exact(name, LowerIsBetter, value, 1)?);
+            }
+            Ok(())
+        };
+        exact("load_seconds", Some(load_seconds))?;
+        exact("peak_memory_bytes", self.peak_memory_bytes.map(|bytes| bytes as f64))?;
+        exact("parameters", Some(self.parameters as f64))?;
+        exact("macs", self.cost.map(|cost| cost.macs as f64))?;
+        exact("activations", self.cost.map(|cost| cost.activations as f64))?;
+        Ok(metrics)
+    }
+}
+
+fn rate(seconds: &[f64], batch: usize) -> f64 {
+    (seconds.len() * batch) as f64 / seconds.iter().sum::<f64>()
+}
+
+fn percentile_ms(mut seconds: Vec<f64>, share: f64) -> f64 {
+    seconds.sort_by(f64::total_cmp);
+    quantile(&seconds, share) * 1e3
+}

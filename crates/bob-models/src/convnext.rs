@@ -1,0 +1,398 @@
+//! ConvNeXt: a convolutional network with a transformer's proportions.
+//!
+//! Paper: Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545; reference `timm/models/convnext.py` (1.0.31).
+//! Maps run channels last between blocks, which is what every layer but the depthwise convolution wants.
+
+use bob_core::{Backbone, CostCounter, FeatureInfo, Preprocess, Pretraining};
+use burn::config::Config;
+use burn::module::{Module, Param, ParamId, list_param_ids};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, PaddingConfig2d};
+use burn::tensor::{Device, Tensor, activation, module};
+
+use crate::hub::{self, TimmCheckpoint};
+use crate::mlp::{Mlp, scale_outputs};
+use crate::patch_embed::{grid_of, patches_of_maps, patches_of_tokens};
+use crate::registry::{Architecture, Family};
+use crate::{AnyBackbone, CheckpointEntry, InitOptions, init};
+
+/// timm's default for every norm of this family.
+const EPSILON: f64 = 1e-6;
+
+/// Configuration of a [`ConvNext`]; the fields are timm's arguments.
+#[derive(Config, Debug)]
+pub struct ConvNextConfig {
+    /// Blocks per stage.
+    pub depths: [usize; 4],
+    /// Channels per stage.
+    pub dims: [usize; 4],
+    /// Whether the perceptrons are 1x1 convolutions in the state dict; the function is the same.
+    #[config(default = false)]
+    pub conv_mlp: bool,
+    /// Initial value of the layer scale.
+    #[config(default = 1e-6)]
+    pub ls_init_value: f64,
+    /// Classes of the classifier, 0 for none.
+    #[config(default = 1000)]
+    pub num_classes: usize,
+}
+
+impl ConvNextConfig {
+    /// Initialise the network on `device`.
+    pub fn init(&self, device: &Device) -> ConvNext {
+        let [first, .., last] = self.dims;
+        let stem = Conv2dConfig::new([3, first], [4, 4]).with_stride([4, 4]);
+        let stages = (0..4)
+            .map(|stage| {
+                let dim = self.dims[stage];
+                let downsample = (stage > 0).then(|| {
+                    let before = self.dims[stage - 1];
+                    let conv = Conv2dConfig::new([before, dim], [2, 2]).with_stride([2, 2]);
+                    (norm(before, device), init::conv2d(conv, device))
+                });
+                let blocks = (0..self.depths[stage])
+                    .map(|_| Block::new(dim, self, device))
+                    .collect();
+                Stage { downsample, blocks }
+            })
+            .collect();
+        ConvNext {
+            stem: (init::conv2d(stem, device), norm(first, device)),
+            stages,
+            head: Head {
+                norm: norm(last, device),
+                fc: (self.num_classes > 0).then(|| init::linear(last, self.num_classes, true, device)),
+            },
+        }
+    }
+}
+
+fn norm(dim: usize, device: &Device) -> LayerNorm {
+    LayerNormConfig::new(dim).with_epsilon(EPSILON).init(device)
+}
+
+/// A ConvNeXt; see the module.
+#[derive(Module, Debug)]
+pub struct ConvNext {
+    stem: (Conv2d, LayerNorm),
+    stages: Vec<Stage>,
+    head: Head,
+}
+
+#[derive(Module, Debug)]
+struct Stage {
+    downsample: Option<(LayerNorm, Conv2d)>,
+    blocks: Vec<Block>,
+}
+
+#[derive(Module, Debug)]
+struct Head {
+    norm: LayerNorm,
+    fc: Option<Linear>,
+}
+
+/// Depthwise 7x7, layer norm, inverted bottleneck.
+#[derive(Module, Debug)]
+struct Block {
+    conv_dw: Conv2d,
+    norm: LayerNorm,
+    mlp: BlockMlp,
+    gamma: Option<Param<Tensor<1>>>,
+}
+
+/// The perceptron under either shape that timm stores; the variant is no segment of a stored name.
+#[derive(Module, Debug)]
+enum BlockMlp {
+    Dense(Mlp),
+    Pointwise(PointwiseMlp),
+}
+
+/// A perceptron stored as 1x1 convolutions.
+#[derive(Module, Debug)]
+struct PointwiseMlp {
+    fc1: Conv2d,
+    fc2: Conv2d,
+}
+
+impl ConvNext {
+    /// # Shapes
+    ///   - images: `[batch, 3, height, width]`
+    ///   - output: `[batch, height / 4, width / 4, dims[0]]`
+    fn forward_stem(&self, images: Tensor<4>) -> Tensor<4> {
+        let (conv, norm) = &self.stem;
+        norm.forward(patches_of_maps(images, conv))
+    }
+}
+
+impl Stage {
+    /// # Shapes
+    ///   - x: `[batch, height, width, channels]`
+    ///   - output: the same, or half the size in the stage's channels
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = match &self.downsample {
+            Some((norm, conv)) => patches_of_tokens(norm.forward(x), conv),
+            None => x,
+        };
+        self.blocks.iter().fold(x, |x, block| block.forward(x))
+    }
+}
+
+impl Block {
+    fn new(dim: usize, config: &ConvNextConfig, device: &Device) -> Self {
+        let conv_dw = Conv2dConfig::new([dim, dim], [7, 7])
+            .with_groups(dim)
+            .with_padding(PaddingConfig2d::Explicit(3, 3, 3, 3));
+        let pointwise = |channels| init::conv2d(Conv2dConfig::new(channels, [1, 1]), device);
+        let mlp = if config.conv_mlp {
+            BlockMlp::Pointwise(PointwiseMlp {
+                fc1: pointwise([dim, 4 * dim]),
+                fc2: pointwise([4 * dim, dim]),
+            })
+        } else {
+            BlockMlp::Dense(Mlp::new(dim, 4 * dim, device))
+        };
+        let gamma = Initializer::Constant {
+            value: config.ls_init_value,
+        };
+        Self {
+            conv_dw: init::conv2d(conv_dw, device),
+            norm: norm(dim, device),
+            mlp,
+            gamma: Some(gamma.init([dim], device)),
+        }
+    }
+
+    /// # Shapes
+    ///   - x, output: `[batch, height, width, dim]`
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let shortcut = x.clone();
+        let x = self.conv_dw.forward(x.permute([0, 3, 1, 2])).permute([0, 2, 3, 1]);
+        let x = self.mlp.forward(self.norm.forward(x));
+        match &self.gamma {
+            Some(gamma) => shortcut + x * gamma.val().unsqueeze(),
+            None => shortcut + x,
+        }
+    }
+
+    fn fuse(self) -> Self {
+        let mut mlp = self.mlp.into_dense();
+        if let Some(gamma) = self.gamma {
+            scale_outputs(&mut mlp.fc2, gamma.val());
+        }
+        Self {
+            mlp: BlockMlp::Dense(mlp),
+            gamma: None,
+            ..self
+        }
+    }
+}
+
+impl BlockMlp {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Dense(mlp) => mlp.forward(x),
+            Self::Pointwise(mlp) => {
+                let x = module::linear(x, matrix(&mlp.fc1), mlp.fc1.bias.as_ref().map(|bias| bias.val()));
+                let x = activation::gelu(x);
+                module::linear(x, matrix(&mlp.fc2), mlp.fc2.bias.as_ref().map(|bias| bias.val()))
+            }
+        }
+    }
+
+    fn into_dense(self) -> Mlp {
+        let dense = |conv: Conv2d| Linear {
+            weight: Param::from_tensor((matrix(&conv) * 1.0).detach()),
+            bias: conv.bias,
+        };
+        match self {
+            Self::Dense(mlp) => mlp,
+            Self::Pointwise(mlp) => Mlp {
+                fc1: dense(mlp.fc1),
+                fc2: dense(mlp.fc2),
+            },
+        }
+    }
+
+    fn count(&self, counter: &mut CostCounter, size: [usize; 2]) {
+        match self {
+            Self::Dense(mlp) => mlp.count(counter, size[0] * size[1]),
+            Self::Pointwise(mlp) => {
+                counter.conv2d(&mlp.fc1, size);
+                counter.conv2d(&mlp.fc2, size);
+            }
+        }
+    }
+}
+
+/// The matrix `[in, out]` of a 1x1 convolution.
+fn matrix(conv: &Conv2d) -> Tensor<2> {
+    conv.weight.val().flatten::<2>(1, 3).transpose()
+}
+
+impl Backbone for ConvNext {
+    fn feature_info(&self) -> Vec<FeatureInfo> {
+        let dim = |stage: &Stage| stage.blocks.first().map_or(0, |block| block.conv_dw.groups);
+        self.stages
+            .iter()
+            .enumerate()
+            .map(|(i, stage)| FeatureInfo::new(dim(stage), 4 << i, format!("stages.{i}")))
+            .collect()
+    }
+
+    fn num_features(&self) -> usize {
+        self.head.norm.gamma.lazy_shape()[0]
+    }
+
+    fn forward_intermediates(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut x = self.forward_stem(images);
+        self.stages
+            .iter()
+            .map(|stage| {
+                x = stage.forward(x.clone());
+                x.clone().permute([0, 3, 1, 2])
+            })
+            .collect()
+    }
+
+    fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = self.forward_stem(images);
+        let x = self.stages.iter().fold(x, |x, stage| stage.forward(x));
+        let pooled = x.flatten::<3>(1, 2).mean_dim(1).squeeze_dim(1); // [batch, num_features]
+        self.head.norm.forward(pooled)
+    }
+
+    fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
+        self.head.fc.as_ref().map(|fc| fc.forward(embedding))
+    }
+
+    /// As timm's `group_matcher`: the stem, every block (a downsampling belongs to the block after it), the
+    /// last norm.
+    fn layer_groups(&self) -> Vec<Vec<ParamId>> {
+        let mut groups = vec![list_param_ids(&self.stem)];
+        for stage in &self.stages {
+            let first = groups.len();
+            groups.extend(stage.blocks.iter().map(list_param_ids));
+            if let Some(group) = groups.get_mut(first) {
+                group.extend(list_param_ids(&stage.downsample));
+            }
+        }
+        groups.push(list_param_ids(&self.head.norm));
+        groups
+    }
+
+    /// The layer scale folded into the perceptron before it.
+    fn fuse(mut self) -> Self {
+        for stage in &mut self.stages {
+            stage.blocks = stage.blocks.drain(..).map(Block::fuse).collect();
+        }
+        self
+    }
+
+    fn count(&self, counter: &mut CostCounter, input_size: [usize; 2]) {
+        let mut size = grid_of(input_size, &self.stem.0);
+        counter.conv2d(&self.stem.0, size);
+        for stage in &self.stages {
+            if let Some((_, conv)) = &stage.downsample {
+                size = grid_of(size, conv);
+                counter.conv2d(conv, size);
+            }
+            for block in &stage.blocks {
+                counter.conv2d(&block.conv_dw, size);
+                block.mlp.count(counter, size);
+            }
+        }
+        if let Some(fc) = &self.head.fc {
+            counter.linear(fc, 1);
+        }
+    }
+}
+
+/// The family's tables.
+pub(crate) static FAMILY: Family = Family {
+    architectures: &[
+        Architecture {
+            name: "convnext_atto",
+            input_size: [224, 224],
+            init: |options, device| init(ConvNextConfig::atto(), options, device),
+        },
+        Architecture {
+            name: "convnext_femto",
+            input_size: [224, 224],
+            init: |options, device| init(ConvNextConfig::femto(), options, device),
+        },
+        Architecture {
+            name: "convnext_tiny",
+            input_size: [224, 224],
+            init: |options, device| init(ConvNextConfig::tiny(), options, device),
+        },
+        Architecture {
+            name: "convnext_small",
+            input_size: [224, 224],
+            init: |options, device| init(ConvNextConfig::small(), options, device),
+        },
+        Architecture {
+            name: "convnext_base",
+            input_size: [224, 224],
+            init: |options, device| init(ConvNextConfig::base(), options, device),
+        },
+    ],
+    checkpoints,
+};
+
+impl ConvNextConfig {
+    /// `convnext_atto`.
+    pub fn atto() -> Self {
+        Self::new([2, 2, 6, 2], [40, 80, 160, 320]).with_conv_mlp(true)
+    }
+
+    /// `convnext_femto`.
+    pub fn femto() -> Self {
+        Self::new([2, 2, 6, 2], [48, 96, 192, 384]).with_conv_mlp(true)
+    }
+
+    /// `convnext_tiny`.
+    pub fn tiny() -> Self {
+        Self::new([3, 3, 9, 3], [96, 192, 384, 768])
+    }
+
+    /// `convnext_small`.
+    pub fn small() -> Self {
+        Self::new([3, 3, 27, 3], [96, 192, 384, 768])
+    }
+
+    /// `convnext_base`.
+    pub fn base() -> Self {
+        Self::new([3, 3, 27, 3], [128, 256, 512, 1024])
+    }
+}
+
+fn init(config: ConvNextConfig, options: &InitOptions, device: &Device) -> AnyBackbone {
+    config.with_num_classes(options.num_classes).init(device).into()
+}
+
+fn checkpoints() -> Vec<CheckpointEntry> {
+    let checkpoint = |name, pretraining: Pretraining, num_classes| {
+        TimmCheckpoint {
+            name,
+            preprocess: Preprocess::imagenet(224),
+            pretraining,
+            num_classes,
+            license: "Apache-2.0",
+            paper: "2201.03545",
+        }
+        .entry("convnext", &[])
+    };
+    vec![
+        checkpoint("convnext_atto.d2_in1k", hub::imagenet_1k(), 1000),
+        checkpoint("convnext_femto.d1_in1k", hub::imagenet_1k(), 1000),
+        checkpoint("convnext_tiny.fb_in1k", hub::imagenet_1k(), 1000),
+        checkpoint("convnext_tiny.fb_in22k", hub::imagenet_22k(), 21_841),
+        checkpoint("convnext_tiny.fb_in22k_ft_in1k", hub::imagenet_22k(), 1000),
+        checkpoint("convnext_small.fb_in1k", hub::imagenet_1k(), 1000),
+        checkpoint("convnext_small.fb_in22k", hub::imagenet_22k(), 21_841),
+        checkpoint("convnext_small.fb_in22k_ft_in1k", hub::imagenet_22k(), 1000),
+        checkpoint("convnext_base.fb_in1k", hub::imagenet_1k(), 1000),
+        checkpoint("convnext_base.fb_in22k", hub::imagenet_22k(), 21_841),
+        checkpoint("convnext_base.fb_in22k_ft_in1k", hub::imagenet_22k(), 1000),
+    ]
+}

@@ -1,0 +1,43 @@
+//! The architectures of the battle, one file per family, and the strict loading of their weights.
+//!
+//! Faithful to timm 1.0.x: fields carry the names of timm's state dicts, so weights load with next to no
+//! renaming; parity against timm is tested with stored oracles (`fixtures/`).
+
+#[macro_use]
+mod registry;
+
+mod convnext;
+mod efficientnet;
+mod host;
+mod hub;
+mod init;
+mod layers;
+mod mlp;
+mod patch_embed;
+mod resample;
+mod resnet;
+mod swin_transformer_v2;
+mod vision_transformer;
+pub mod weights;
+
+pub use convnext::{ConvNext, ConvNextConfig};
+pub use efficientnet::{Activation, EfficientNet, EfficientNetConfig, StageConfig};
+pub use registry::{
+    Architecture, CheckpointEntry, CreateError, InitOptions, architectures, checkpoints, create, create_random,
+};
+pub use resnet::{BlockType, ResNet, ResNetConfig, StemType};
+pub use swin_transformer_v2::{SwinTransformerV2, SwinTransformerV2Config};
+pub use vision_transformer::{GlobalPool, VisionTransformer, VisionTransformerConfig};
+
+backbones! {
+    /// Residual networks (`timm/models/resnet.py`).
+    ResNet(ResNet) from resnet,
+    /// ConvNeXt (`timm/models/convnext.py`).
+    ConvNext(ConvNext) from convnext,
+    /// Swin Transformer V2 (`timm/models/swin_transformer_v2.py`).
+    SwinTransformerV2(SwinTransformerV2) from swin_transformer_v2,
+    /// Vision transformers (`timm/models/vision_transformer.py`).
+    VisionTransformer(VisionTransformer) from vision_transformer,
+    /// EfficientNet, its Lite variants and MobileNetV2 (`timm/models/efficientnet.py`).
+    EfficientNet(EfficientNet) from efficientnet,
+}

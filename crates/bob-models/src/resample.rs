@@ -1,0 +1,52 @@
+//! PyTorch's antialiased bicubic resize of a grid of vectors, for position embeddings
+//! (`resample_abs_pos_embed` in `timm/layers/pos_embed.py`).
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// Keys' constant; the antialiased resize uses Pillow's -0.5, not PyTorch's plain -0.75.
+const A: f64 = -0.5;
+
+/// Resize a grid of vectors: bicubic, antialiased, corners not aligned.
+///
+/// # Shapes
+///   - grid: `[height, width, dim]`
+///   - output: `[size[0], size[1], dim]`
+pub(crate) fn bicubic(grid: Tensor<3>, size: [usize; 2]) -> Tensor<3> {
+    let [height, width, dim] = grid.dims();
+    let device = grid.device();
+    let rows = weights(height, size[0], &device).matmul(grid.reshape([height, width * dim]));
+    let columns = weights(width, size[1], &device).unsqueeze::<3>();
+    columns.matmul(rows.reshape([size[0], width, dim]))
+}
+
+/// The matrix `[output, input]` of one axis.
+fn weights(input: usize, output: usize, device: &Device) -> Tensor<2> {
+    let scale = input as f64 / output as f64;
+    // Going down, the filter widens to the samples it has to average.
+    let stretch = scale.max(1.0);
+    let support = 2.0 * stretch;
+    let mut values = vec![0.0; output * input];
+    for (row, i) in values.chunks_exact_mut(input).zip(0..) {
+        let center = scale * (f64::from(i) + 0.5);
+        let first = ((center - support + 0.5).max(0.0)) as usize;
+        let last = ((center + support + 0.5) as usize).min(input);
+        for (j, value) in row.iter_mut().enumerate().take(last).skip(first) {
+            *value = keys((j as f64 - center + 0.5) / stretch);
+        }
+        let sum: f64 = row.iter().sum();
+        row.iter_mut().for_each(|value| *value /= sum);
+    }
+    Tensor::from_data(TensorData::new(values, [output, input]), device)
+}
+
+/// Keys' cubic convolution kernel.
+fn keys(x: f64) -> f64 {
+    let x = x.abs();
+    if x < 1.0 {
+        ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+    } else if x < 2.0 {
+        (((x - 5.0) * x + 8.0) * x - 4.0) * A
+    } else {
+        0.0
+    }
+}

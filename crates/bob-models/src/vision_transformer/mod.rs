@@ -1,0 +1,364 @@
+//! Vision transformers: patches as tokens.
+//!
+//! Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929; reference
+//! `timm/models/vision_transformer.py` (1.0.31). DeiT, DINO, MAE and CLIP's image tower are checkpoints or
+//! settings of the same network.
+
+use bob_core::{Backbone, CostCounter, FeatureInfo};
+use burn::config::Config;
+use burn::module::{Module, Param, ParamId, list_param_ids};
+use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear};
+use burn::tensor::{Device, Tensor, module, s};
+
+use crate::mlp::{Mlp, scale_outputs};
+use crate::patch_embed::PatchEmbed;
+use crate::{init, resample};
+
+mod table;
+
+pub(crate) use table::FAMILY;
+
+/// Blocks whose outputs timm's `features_only=True` gives: the last ones.
+const OUT_INDICES: usize = 3;
+
+/// How the tokens become one embedding.
+#[derive(Config, Debug, Copy, PartialEq, Eq)]
+pub enum GlobalPool {
+    /// The class token.
+    Token,
+    /// The mean of the patch tokens; the last norm comes after it (`fc_norm`).
+    Avg,
+}
+
+/// Configuration of a [`VisionTransformer`]; the fields are timm's arguments.
+#[derive(Config, Debug)]
+pub struct VisionTransformerConfig {
+    /// Width of the tokens.
+    pub embed_dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads per block.
+    pub num_heads: usize,
+    /// `[height, width]` in pixels of the images whose grid the stored position embedding has.
+    #[config(default = "[224, 224]")]
+    pub input_size: [usize; 2],
+    /// Side of a patch in pixels.
+    #[config(default = 16)]
+    pub patch_size: usize,
+    /// Classes of the classifier, 0 for none.
+    #[config(default = 1000)]
+    pub num_classes: usize,
+    /// Pooling.
+    #[config(default = "GlobalPool::Token")]
+    pub global_pool: GlobalPool,
+    /// Register tokens after the class token.
+    #[config(default = 0)]
+    pub reg_tokens: usize,
+    /// Whether class and register tokens go without a position embedding.
+    #[config(default = false)]
+    pub no_embed_class: bool,
+    /// Whether a norm stands before the blocks and the patches lose their bias (CLIP).
+    #[config(default = false)]
+    pub pre_norm: bool,
+    /// Initial value of the layer scale, or none for no layer scale.
+    #[config(default = "None")]
+    pub init_values: Option<f64>,
+    /// Epsilon of every norm.
+    #[config(default = 1e-6)]
+    pub norm_epsilon: f64,
+}
+
+impl VisionTransformerConfig {
+    /// Initialise the network on `device`.
+    pub fn init(&self, device: &Device) -> VisionTransformer {
+        let dim = self.embed_dim;
+        let norm = |wanted: bool| wanted.then(|| self.norm(device));
+        let grid = self.input_size.map(|size| size / self.patch_size);
+        let prefix = if self.no_embed_class { 0 } else { 1 + self.reg_tokens };
+        let token = Initializer::Normal { mean: 0.0, std: 1e-6 };
+        VisionTransformer {
+            cls_token: token.init([1, 1, dim], device),
+            reg_token: (self.reg_tokens > 0).then(|| token.init([1, self.reg_tokens, dim], device)),
+            pos_embed: init::NORMAL.init([1, prefix + grid[0] * grid[1], dim], device),
+            patch_embed: PatchEmbed::new(self.patch_size, dim, !self.pre_norm, device),
+            norm_pre: norm(self.pre_norm),
+            blocks: (0..self.depth).map(|_| Block::new(self, device)).collect(),
+            norm: norm(self.global_pool == GlobalPool::Token),
+            fc_norm: norm(self.global_pool == GlobalPool::Avg),
+            head: (self.num_classes > 0).then(|| init::linear(dim, self.num_classes, true, device)),
+            grid,
+            no_embed_class: self.no_embed_class,
+        }
+    }
+
+    fn norm(&self, device: &Device) -> LayerNorm {
+        LayerNormConfig::new(self.embed_dim)
+            .with_epsilon(self.norm_epsilon)
+            .init(device)
+    }
+}
+
+/// A vision transformer; see the module.
+///
+/// It takes images of any size that is a multiple of its patch: where the grid of patches is not that of the
+/// position embedding, the embedding is resized on the way (timm's `dynamic_img_size=True`).
+#[derive(Module, Debug)]
+pub struct VisionTransformer {
+    cls_token: Param<Tensor<3>>,
+    reg_token: Option<Param<Tensor<3>>>,
+    pos_embed: Param<Tensor<3>>,
+    patch_embed: PatchEmbed,
+    norm_pre: Option<LayerNorm>,
+    blocks: Vec<Block>,
+    norm: Option<LayerNorm>,
+    fc_norm: Option<LayerNorm>,
+    head: Option<Linear>,
+    grid: [usize; 2],
+    no_embed_class: bool,
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    ls1: Option<LayerScale>,
+    norm2: LayerNorm,
+    mlp: Mlp,
+    ls2: Option<LayerScale>,
+}
+
+#[derive(Module, Debug)]
+struct Attention {
+    qkv: Linear,
+    proj: Linear,
+    num_heads: usize,
+}
+
+/// A learnt scale per channel.
+#[derive(Module, Debug)]
+struct LayerScale {
+    gamma: Param<Tensor<1>>,
+}
+
+impl VisionTransformer {
+    /// The same network with its position embedding resized, once, for images of `input_size` (timm's
+    /// `set_input_size`).
+    ///
+    /// Images of that size then cost no resize, and the function is the same.
+    pub fn set_input_size(mut self, input_size: [usize; 2]) -> Self {
+        let [_, _, patch_h, patch_w] = self.patch_embed.proj.weight.lazy_shape().dims::<4>();
+        let grid = [input_size[0] / patch_h, input_size[1] / patch_w];
+        if grid != self.grid {
+            self.pos_embed = Param::from_tensor(self.position_embedding(grid).detach());
+            self.grid = grid;
+        }
+        self
+    }
+
+    /// Tokens before the patches.
+    fn num_prefix_tokens(&self) -> usize {
+        1 + self.reg_token.as_ref().map_or(0, |token| token.lazy_shape()[1])
+    }
+
+    /// The position embedding for a grid of patches.
+    fn position_embedding(&self, grid: [usize; 2]) -> Tensor<3> {
+        let embedding = self.pos_embed.val();
+        if grid == self.grid {
+            return embedding;
+        }
+        let [_, tokens, dim] = embedding.dims();
+        let prefix = tokens - self.grid[0] * self.grid[1];
+        let patches = embedding.clone().slice(s![.., prefix.., ..]);
+        let patches = resample::bicubic(patches.reshape([self.grid[0], self.grid[1], dim]), grid);
+        let patches = patches.reshape([1, grid[0] * grid[1], dim]);
+        if prefix == 0 {
+            return patches;
+        }
+        Tensor::cat(vec![embedding.slice(s![.., 0..prefix, ..]), patches], 1)
+    }
+
+    /// The tokens before the first block, and the grid of their patches.
+    ///
+    /// # Shapes
+    ///   - images: `[batch, 3, height, width]`
+    ///   - output: `[batch, prefix + grid[0] * grid[1], embed_dim]`
+    fn forward_embed(&self, images: Tensor<4>) -> (Tensor<3>, [usize; 2]) {
+        let patches = self.patch_embed.forward(images);
+        let [batch, height, width, dim] = patches.dims();
+        let patches = patches.reshape([batch, height * width, dim]);
+        let position = self.position_embedding([height, width]);
+        let with_prefix = |patches: Tensor<3>| {
+            let prefix = std::iter::once(&self.cls_token).chain(&self.reg_token);
+            let mut tokens: Vec<_> = prefix.map(|token| token.val().expand([batch as i32, -1, -1])).collect();
+            tokens.push(patches);
+            Tensor::cat(tokens, 1)
+        };
+        let x = if self.no_embed_class {
+            with_prefix(patches + position)
+        } else {
+            with_prefix(patches) + position
+        };
+        let x = match &self.norm_pre {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        (x, [height, width])
+    }
+}
+
+impl Block {
+    fn new(config: &VisionTransformerConfig, device: &Device) -> Self {
+        let dim = config.embed_dim;
+        let scale = || {
+            config.init_values.map(|value| LayerScale {
+                gamma: Initializer::Constant { value }.init([dim], device),
+            })
+        };
+        Self {
+            norm1: config.norm(device),
+            attn: Attention {
+                qkv: init::linear(dim, 3 * dim, true, device),
+                proj: init::linear(dim, dim, true, device),
+                num_heads: config.num_heads,
+            },
+            ls1: scale(),
+            norm2: config.norm(device),
+            mlp: Mlp::new(dim, 4 * dim, device),
+            ls2: scale(),
+        }
+    }
+
+    /// # Shapes
+    ///   - x, output: `[batch, tokens, embed_dim]`
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let attended = self.attn.forward(self.norm1.forward(x.clone()));
+        let x = x + scaled(attended, &self.ls1);
+        let fed = self.mlp.forward(self.norm2.forward(x.clone()));
+        x + scaled(fed, &self.ls2)
+    }
+
+    fn fuse(&mut self) {
+        for (linear, scale) in [(&mut self.attn.proj, &mut self.ls1), (&mut self.mlp.fc2, &mut self.ls2)] {
+            if let Some(scale) = scale.take() {
+                scale_outputs(linear, scale.gamma.val());
+            }
+        }
+    }
+}
+
+fn scaled(x: Tensor<3>, scale: &Option<LayerScale>) -> Tensor<3> {
+    match scale {
+        Some(scale) => x * scale.gamma.val().unsqueeze(),
+        None => x,
+    }
+}
+
+impl Attention {
+    /// # Shapes
+    ///   - x, output: `[batch, tokens, embed_dim]`
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let [batch, tokens, dim] = x.dims();
+        let heads = self.num_heads;
+        let qkv = self.qkv.forward(x);
+        let qkv = qkv.reshape([batch, tokens, 3 * heads, dim / heads]).swap_dims(1, 2);
+        let part = |i: usize| qkv.clone().narrow(1, i * heads, heads); // [batch, heads, tokens, dim / heads]
+        let x = module::attention(part(0), part(1), part(2), None, None, Default::default());
+        self.proj.forward(x.swap_dims(1, 2).reshape([batch, tokens, dim]))
+    }
+
+    fn count(&self, counter: &mut CostCounter, tokens: usize) {
+        let [dim, _] = self.proj.weight.lazy_shape().dims::<2>();
+        let head_dim = dim / self.num_heads;
+        counter.linear(&self.qkv, tokens);
+        counter.matmul(self.num_heads, tokens, head_dim, tokens);
+        counter.matmul(self.num_heads, tokens, tokens, head_dim);
+        counter.linear(&self.proj, tokens);
+    }
+}
+
+impl Backbone for VisionTransformer {
+    /// The last three blocks, which is what timm's `features_only=True` takes.
+    fn feature_info(&self) -> Vec<FeatureInfo> {
+        let [patch, _] = self.patch_embed.proj.kernel_size;
+        let depth = self.blocks.len();
+        (depth.saturating_sub(OUT_INDICES)..depth)
+            .map(|i| FeatureInfo::new(self.num_features(), patch, format!("blocks.{i}")))
+            .collect()
+    }
+
+    fn num_features(&self) -> usize {
+        self.cls_token.lazy_shape()[2]
+    }
+
+    /// The patch tokens of the last three blocks as maps, without the final norm.
+    fn forward_intermediates(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
+        let (mut x, [height, width]) = self.forward_embed(images);
+        let [batch, _, dim] = x.dims();
+        let skipped = self.blocks.len().saturating_sub(OUT_INDICES);
+        let mut maps = Vec::with_capacity(OUT_INDICES);
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(x);
+            if i >= skipped {
+                let patches = x.clone().slice(s![.., self.num_prefix_tokens().., ..]);
+                maps.push(patches.swap_dims(1, 2).reshape([batch, dim, height, width]));
+            }
+        }
+        maps
+    }
+
+    fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2> {
+        let (x, _) = self.forward_embed(images);
+        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        match &self.fc_norm {
+            Some(fc_norm) => {
+                let patches = x.slice(s![.., self.num_prefix_tokens().., ..]);
+                fc_norm.forward(patches.mean_dim(1).squeeze_dim::<2>(1))
+            }
+            None => {
+                // A norm looks at one token at a time, so only the one that is used need pass it.
+                let token = x.slice(s![.., 0..1, ..]).squeeze_dim::<2>(1);
+                self.norm.as_ref().map_or(token.clone(), |norm| norm.forward(token))
+            }
+        }
+    }
+
+    fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
+        self.head.as_ref().map(|head| head.forward(embedding))
+    }
+
+    fn size_divisibility(&self) -> usize {
+        self.patch_embed.proj.kernel_size[0]
+    }
+
+    /// As timm's `group_matcher`: tokens and embeddings, every block, the last norm.
+    fn layer_groups(&self) -> Vec<Vec<ParamId>> {
+        let mut stem = vec![self.cls_token.id, self.pos_embed.id];
+        stem.extend(self.reg_token.as_ref().map(|token| token.id));
+        stem.extend(list_param_ids(&self.patch_embed));
+        stem.extend(list_param_ids(&self.norm_pre));
+        let mut last = list_param_ids(&self.norm);
+        last.extend(list_param_ids(&self.fc_norm));
+        std::iter::once(stem)
+            .chain(self.blocks.iter().map(list_param_ids))
+            .chain(std::iter::once(last))
+            .collect()
+    }
+
+    /// The layer scales folded into the layers before them.
+    fn fuse(mut self) -> Self {
+        self.blocks.iter_mut().for_each(Block::fuse);
+        self
+    }
+
+    fn count(&self, counter: &mut CostCounter, input_size: [usize; 2]) {
+        let grid = self.patch_embed.count(counter, input_size);
+        let tokens = self.num_prefix_tokens() + grid[0] * grid[1];
+        for block in &self.blocks {
+            block.attn.count(counter, tokens);
+            block.mlp.count(counter, tokens);
+        }
+        if let Some(head) = &self.head {
+            counter.linear(head, 1);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What a module expects of a file, known before any parameter is drawn or read.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::store::burn_pack::Error as PackError;
+use burn::store::{BurnToPyTorchAdapter, ModuleAdapter, ModuleContext, bridge};
+use burn::tensor::{DType, Shape, Tensor};
+
+use super::{Keyed, Misfit, WeightsErrorKind};
+
+/// One tensor that a module expects, in the file's terms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Name in a PyTorch state dict: `weight` for burn's `gamma`, no enum variants.
+    pub name: String,
+    /// Shape in a PyTorch state dict: `[out, in]` for a linear layer.
+    pub shape: Shape,
+}
+
+/// What the state dict of `module` must have, in the order of its fields. Lazy parameters stay lazy.
+pub fn expected<M: Module>(module: &M) -> Vec<Expected> {
+    let mut visitor = Visitor::default();
+    module.visit(&mut visitor);
+    visitor.expected
+}
+
+#[derive(Default)]
+struct Visitor {
+    path: Vec<String>,
+    containers: Vec<String>,
+    expected: Vec<Expected>,
+}
+
+fn is_variant(container_type: &str) -> bool {
+    container_type.starts_with("Enum:")
+}
+
+impl ModuleVisitor for Visitor {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        // burn's own rules for names and transposes, on a tensor without data.
+        let nothing = || Err(PackError::ValidationError("a tensor without data".to_owned()));
+        let tensor = bridge::deferred(self.path.join("."), DType::F32, param.lazy_shape(), None, nothing);
+        let tensor = BurnToPyTorchAdapter.adapt(tensor, ModuleContext::new(&self.containers));
+        self.expected.push(Expected {
+            name: tensor.name,
+            shape: tensor.shape,
+        });
+    }
+
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.containers.push(container_type.to_owned());
+        if !is_variant(container_type) {
+            self.path.push(name.to_owned());
+        }
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        self.containers.pop();
+        if !is_variant(container_type) {
+            self.path.pop();
+        }
+    }
+}
+
+/// The tensors of `named` that `expected` asks for, by name, where they are all there and nothing is left over that
+/// `is_explained` does not know.
+pub(super) fn fit(
+    expected: &[Expected],
+    named: &mut BTreeMap<String, Keyed>,
+    mut is_explained: impl FnMut(&str) -> bool,
+) -> Result<BTreeMap<String, Keyed>, WeightsErrorKind> {
+    let mut misfit = Misfit::default();
+    let mut matched = BTreeMap::new();
+    for Expected { name, shape } in expected {
+        match named.remove(name) {
+            None => misfit.missing.push(name.clone()),
+            Some(keyed) if keyed.tensor.shape != *shape => {
+                misfit.shapes.push((name.clone(), keyed.tensor.shape, shape.clone()));
+            }
+            Some(keyed) if !keyed.tensor.dtype.is_float() => misfit.dtypes.push((name.clone(), keyed.tensor.dtype)),
+            Some(keyed) => {
+                matched.insert(name.clone(), keyed);
+            }
+        }
+    }
+    misfit.unexpected = named.keys().filter(|name| !is_explained(name)).cloned().collect();
+    if misfit.is_empty() {
+        Ok(matched)
+    } else {
+        Err(WeightsErrorKind::Misfit(misfit))
+    }
+}

@@ -1,0 +1,234 @@
+//! Residual networks and EfficientNets against timm 1.0.31: tiny members with stored outputs
+//! (`fixtures/make_models_cnn.py`), and timm's published figures of the full-size ones.
+
+use std::path::PathBuf;
+
+use bob_core::{Backbone, CostCounter, num_parameters};
+use bob_models::weights::{LoadOptions, load_module};
+use bob_models::{
+    Activation, AnyBackbone, BlockType, EfficientNetConfig, InitOptions, ResNetConfig, StageConfig, StemType,
+    architectures, checkpoints,
+};
+use burn::module::list_param_ids;
+use burn::tensor::{Device, Tensor, TensorData};
+use safetensors::SafeTensors;
+
+/// Relative L2 error allowed against timm, an order above what float32 gives.
+const TOLERANCE: f64 = 1e-5;
+
+/// What a fixture holds besides weights and `num_batches_tracked`.
+const OUTPUTS: &[&str] = &[
+    "*.num_batches_tracked",
+    "images",
+    "embedding",
+    "logits",
+    "stage0",
+    "stage1",
+    "stage2",
+    "stage3",
+    "stage4",
+];
+
+fn tensor<const D: usize>(file: &SafeTensors, key: &str) -> Tensor<D> {
+    let view = file.tensor(key).unwrap();
+    let values: Vec<f32> = view
+        .data()
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect();
+    Tensor::from_data(TensorData::new(values, view.shape().to_vec()), &Device::flex())
+}
+
+fn relative_error<const D: usize>(actual: Tensor<D>, expected: Tensor<D>) -> f64 {
+    assert_eq!(actual.dims(), expected.dims());
+    let norm = |x: Tensor<D>| x.clone().mul(x).sum().into_scalar::<f32>().sqrt();
+    f64::from(norm(actual - expected.clone()) / norm(expected))
+}
+
+/// Embedding, logits and every map equal timm's, batch norm folded and not, on a plain device and under autodiff.
+fn check(name: &str, reductions: [usize; 5], init: impl Fn(&Device) -> AnyBackbone) {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/models"))
+        .join(format!("{name}.safetensors"));
+    let bytes = std::fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let options = LoadOptions {
+        ignored: OUTPUTS,
+        ..LoadOptions::default()
+    };
+    let (backbone, _) = load_module(init(&Device::flex()), &path, &options).unwrap();
+    let images: Tensor<4> = tensor(&file, "images");
+
+    let info = backbone.feature_info();
+    assert_eq!(
+        info.iter().map(|info| info.reduction).collect::<Vec<_>>(),
+        reductions,
+        "{name}"
+    );
+    for (backbone, how) in [(backbone.clone(), "as loaded"), (backbone.fuse(), "folded")] {
+        let embedding = backbone.forward_embedding(images.clone());
+        assert_eq!(embedding.dims()[1], backbone.num_features(), "{name}");
+        let logits = backbone.forward_classifier(embedding.clone()).unwrap();
+        let mut errors = vec![
+            relative_error(embedding, tensor(&file, "embedding")),
+            relative_error(logits, tensor(&file, "logits")),
+        ];
+        let maps = backbone.forward_intermediates(images.clone());
+        assert_eq!(maps.len(), info.len(), "{name}");
+        for (stage, (map, info)) in maps.into_iter().zip(&info).enumerate() {
+            assert_eq!(map.dims()[1], info.num_chs, "{name} stage{stage}");
+            errors.push(relative_error(map, tensor(&file, &format!("stage{stage}"))));
+        }
+        assert!(
+            errors.iter().all(|error| *error < TOLERANCE),
+            "{name} {how}: {errors:?}"
+        );
+    }
+}
+
+#[test]
+fn resnet_equals_timm() {
+    let reductions = [2, 4, 8, 16, 32];
+    let check = |name, config: ResNetConfig| check(name, reductions, |device| config.init(device).into());
+    let resnet = |block, layers, channels| {
+        ResNetConfig::new(block, layers)
+            .with_channels(channels)
+            .with_num_classes(7)
+    };
+    check("resnet_basic", resnet(BlockType::Basic, [1, 1, 2, 1], [4, 4, 8, 8]));
+    check(
+        "resnet_bottleneck",
+        resnet(BlockType::Bottleneck, [1, 1, 2, 1], [2, 2, 4, 4]),
+    );
+    let deep = resnet(BlockType::Bottleneck, [1, 1, 1, 2], [4, 4, 8, 8]);
+    check(
+        "resnet_bottleneck_d",
+        deep.with_stem_type(StemType::Deep)
+            .with_stem_width(8)
+            .with_avg_down(true),
+    );
+}
+
+#[test]
+fn efficientnet_equals_timm() {
+    let reductions = [2, 4, 8, 16, 32];
+    let check = |name, config: EfficientNetConfig| {
+        let config = config.with_stem_size(8).with_num_features(32).with_num_classes(7);
+        check(name, reductions, |device| config.init(device).into());
+    };
+    let stages = |stages: &[[usize; 5]]| -> Vec<StageConfig> {
+        let stage = |&[repeats, kernel, stride, expansion, channels]: &[usize; 5]| {
+            StageConfig::new(repeats, kernel, stride, expansion, channels)
+        };
+        stages.iter().map(stage).collect()
+    };
+    let se = stages(&[
+        [1, 3, 1, 1, 8],
+        [2, 3, 2, 3, 8],
+        [1, 5, 2, 3, 16],
+        [1, 3, 2, 3, 16],
+        [1, 5, 2, 3, 24],
+    ]);
+    check(
+        "efficientnet_se",
+        EfficientNetConfig::new(se, Activation::Silu).with_se_ratio(0.25),
+    );
+    let lite = stages(&[
+        [1, 3, 1, 1, 8],
+        [1, 3, 2, 3, 8],
+        [1, 5, 2, 3, 16],
+        [2, 3, 2, 3, 16],
+        [1, 5, 2, 3, 24],
+    ]);
+    let lite = EfficientNetConfig::new(lite, Activation::Relu6);
+    check("efficientnet_lite", lite.with_epsilon(1e-3).with_same_padding(true));
+    let mobile = stages(&[
+        [1, 3, 1, 1, 8],
+        [2, 3, 2, 6, 8],
+        [1, 3, 2, 6, 8],
+        [1, 3, 2, 6, 16],
+        [1, 3, 1, 6, 16],
+        [1, 3, 2, 6, 16],
+    ]);
+    check(
+        "mobilenetv2",
+        EfficientNetConfig::new(mobile, Activation::Relu6),
+    );
+}
+
+/// Parameters, counted in timm 1.0.31; `infer_gmacs` and `infer_macts` of timm's
+/// `results/benchmark-infer-amp-nchw-pt240-cu124-rtx4090.csv` at the size given.
+const PUBLISHED: [(&str, usize, usize, f64, f64); 13] = [
+    ("resnet18", 11_689_512, 224, 1.82, 2.48),
+    ("resnet34", 21_797_672, 224, 3.67, 3.74),
+    ("resnet50", 25_557_032, 224, 4.11, 11.11),
+    ("resnet101", 44_549_160, 224, 7.83, 16.23),
+    ("resnet18d", 11_708_744, 224, 2.06, 3.29),
+    ("resnet34d", 21_816_904, 224, 3.91, 4.54),
+    ("resnet50d", 25_576_264, 224, 4.35, 11.92),
+    ("resnet101d", 44_568_392, 256, 10.55, 22.25),
+    ("efficientnet_b0", 5_288_548, 224, 0.4, 6.75),
+    ("tf_efficientnet_lite0", 4_652_008, 224, 0.4, 6.74),
+    ("tf_efficientnet_lite1", 5_416_680, 240, 0.62, 10.14),
+    ("tf_efficientnet_lite2", 6_092_072, 260, 0.89, 12.9),
+    ("mobilenetv2_100", 3_504_872, 224, 0.31, 6.68),
+];
+
+#[test]
+fn cost_equals_timms_figures() {
+    for (name, parameters, size, gmacs, macts) in PUBLISHED {
+        let architecture = architectures()
+            .into_iter()
+            .find(|architecture| architecture.name == name)
+            .unwrap();
+        let options = InitOptions {
+            num_classes: 1000,
+            input_size: [size, size],
+        };
+        let backbone = (architecture.init)(&options, &Device::flex());
+        assert_eq!(num_parameters(&backbone), parameters, "{name}");
+        let mut counter = CostCounter::new();
+        backbone.count(&mut counter, options.input_size);
+        let cost = counter.finish().unwrap();
+        let rounded = |count: u64, unit: f64| (count as f64 / unit * 100.0).round() / 100.0;
+        // fvcore, which timm asks, adds two operations for every element of a batch norm, and there is one after
+        // every convolution that matters.
+        let fvcore = cost.macs + 2 * cost.activations;
+        assert_eq!((rounded(fvcore, 1e9), rounded(cost.activations, 1e6)), (gmacs, macts), "{name}");
+    }
+}
+
+#[test]
+fn layer_groups_hold_every_parameter_but_the_classifiers() {
+    for (name, ..) in PUBLISHED {
+        let architecture = architectures()
+            .into_iter()
+            .find(|architecture| architecture.name == name)
+            .unwrap();
+        let options = InitOptions {
+            num_classes: 0,
+            input_size: architecture.input_size,
+        };
+        let backbone = (architecture.init)(&options, &Device::flex());
+        let mut grouped: Vec<_> = backbone.layer_groups().into_iter().flatten().collect();
+        let mut all = list_param_ids(&backbone);
+        grouped.sort_by_key(|id| id.val());
+        all.sort_by_key(|id| id.val());
+        assert_eq!(grouped, all, "{name}");
+    }
+}
+
+#[test]
+fn checkpoints_name_an_architecture_of_this_crate() {
+    let architectures = architectures();
+    for entry in checkpoints() {
+        let checkpoint = entry.checkpoint;
+        let known = architectures
+            .iter()
+            .any(|architecture| architecture.name == checkpoint.architecture);
+        assert!(
+            known && checkpoint.name.starts_with(&format!("{}.", checkpoint.architecture)),
+            "{}",
+            checkpoint.name
+        );
+    }
+}

@@ -1,0 +1,544 @@
+//! Weights load whole or not at all. Files by `fixtures/make_weights.py`.
+
+use std::fs;
+use std::mem::discriminant;
+use std::path::{Path, PathBuf};
+
+use bob_models::weights::{self, Format, LoadOptions, LoadReport, WeightsError};
+use bob_models::{AnyBackbone, InitOptions, architectures, checkpoints, create_random};
+use burn::module::Module;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::pool::{AvgPool2d, AvgPool2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+use burn::store::{ModuleStore, SafetensorsStore, bridge};
+use burn::tensor::{DType, Device, Tensor, TensorData, activation};
+
+/// The network of `make_weights.py`.
+#[derive(Module, Debug)]
+struct Tiny {
+    conv: Conv2d,
+    bn: BatchNorm,
+    downsample: (AvgPool2d, Conv2d),
+    fc: Linear,
+}
+
+impl Tiny {
+    fn init(device: &Device) -> Self {
+        Self {
+            conv: Conv2dConfig::new([3, 4], [3, 3]).with_bias(false).init(device),
+            bn: BatchNormConfig::new(4).init(device),
+            downsample: (
+                AvgPool2dConfig::new([2, 2]).with_strides([2, 2]).init(),
+                Conv2dConfig::new([4, 4], [1, 1]).with_bias(false).init(device),
+            ),
+            fc: LinearConfig::new(4, 4).init(device),
+        }
+    }
+
+    fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let x = activation::relu(self.bn.forward(self.conv.forward(images)));
+        let x = self.downsample.1.forward(self.downsample.0.forward(x));
+        self.fc.forward(x.mean_dims(&[2, 3]).flatten(1, 3))
+    }
+}
+
+/// One layer of 64 MiB.
+#[derive(Module, Debug)]
+struct Wide {
+    fc: Linear,
+}
+
+/// As the enum over the families: its variant must be no part of a name.
+#[derive(Module, Debug)]
+enum Any {
+    Tiny(Tiny),
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/weights")).join(name)
+}
+
+fn read(store: &mut SafetensorsStore, name: &str) -> TensorData {
+    let tensor = store
+        .get_tensor(name)
+        .expect("the fixture is safetensors")
+        .unwrap_or_else(|| panic!("no tensor `{name}`"));
+    bridge::to_data(tensor)
+        .expect("the fixture is whole")
+        .convert_dtype(DType::F32)
+}
+
+/// Load into a [`Tiny`] inside an enum and give the largest deviation from PyTorch's output.
+fn deviation(path: &Path, options: &LoadOptions) -> Result<(f32, LoadReport), WeightsError> {
+    let device = Device::flex();
+    let (Any::Tiny(tiny), report) = weights::load_module(Any::Tiny(Tiny::init(&device)), path, options)?;
+    let mut oracle = SafetensorsStore::from_file(fixture("expected.safetensors"));
+    let output = tiny.forward(Tensor::from_data(read(&mut oracle, "input"), &device));
+    let expected = Tensor::<2>::from_data(read(&mut oracle, "output"), &device);
+    Ok(((output - expected).abs().max().into_scalar::<f32>(), report))
+}
+
+#[test]
+fn every_way_of_saving_gives_pytorch_s_output() {
+    let nested = LoadOptions {
+        top_level_key: Some("state_dict"),
+        ..LoadOptions::default()
+    };
+    let trusting = LoadOptions {
+        allowed_globals: &["argparse.Namespace"],
+        ..nested
+    };
+    let plain = LoadOptions::default();
+    let check = |name: &str, options: &LoadOptions, format: Format, dtype: DType, tolerance: f32| {
+        let (deviation, report) = deviation(&fixture(name), options).unwrap_or_else(|error| panic!("{error}"));
+        assert!(deviation <= tolerance, "{name}: {deviation}");
+        assert_eq!(
+            (report.format, report.dtypes, report.tensors),
+            (format, vec![dtype], 8),
+            "{name}"
+        );
+        assert_eq!(report.ignored, ["bn.num_batches_tracked"], "{name}");
+    };
+    check("tiny.safetensors", &plain, Format::Safetensors, DType::F32, 1e-6);
+    check("zip.pth", &plain, Format::Zip, DType::F32, 1e-6);
+    check("legacy.pth", &plain, Format::Legacy, DType::F32, 1e-6);
+    check("protocol4.pth", &plain, Format::Zip, DType::F32, 1e-6);
+    check("strided_zip.pth", &plain, Format::Zip, DType::F32, 1e-6);
+    check("strided_legacy.pth", &plain, Format::Legacy, DType::F32, 1e-6);
+    check("nested.pth", &nested, Format::Zip, DType::F32, 1e-6);
+    check("namespace.pth", &trusting, Format::Zip, DType::F32, 1e-6);
+    // Half precision moves the output; float32 arithmetic keeps the movement at the size of its rounding.
+    check("f16.safetensors", &plain, Format::Safetensors, DType::F16, 2e-3);
+    check("f16.pth", &plain, Format::Zip, DType::F16, 2e-3);
+    check("bf16.safetensors", &plain, Format::Safetensors, DType::BF16, 2e-2);
+    check("bf16_legacy.pth", &plain, Format::Legacy, DType::BF16, 2e-2);
+}
+
+#[test]
+fn a_strided_file_gives_the_same_bits_as_a_contiguous_one() {
+    let values = |name: &str| {
+        let device = Device::flex();
+        let (tiny, _) = weights::load_module(Tiny::init(&device), &fixture(name), &LoadOptions::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("saved.safetensors");
+        weights::save_module(&tiny, &path).unwrap();
+        let mut store = SafetensorsStore::from_file(path);
+        let names = store.keys().unwrap();
+        names
+            .iter()
+            .map(|name| (name.clone(), read(&mut store, name)))
+            .collect::<Vec<_>>()
+    };
+    let mut original = SafetensorsStore::from_file(fixture("tiny.safetensors"));
+    for name in ["tiny.safetensors", "zip.pth", "strided_zip.pth", "strided_legacy.pth"] {
+        let values = values(name);
+        assert_eq!(values.len(), 8);
+        for (key, value) in values {
+            assert_eq!(value, read(&mut original, &key), "{name}: {key}");
+        }
+    }
+}
+
+fn identity(key: &str) -> String {
+    key.to_owned()
+}
+
+#[test]
+fn a_file_that_does_not_fit_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = LoadOptions::default();
+    let check = |path: &Path, options: &LoadOptions, expected: &str| {
+        let error = deviation(path, options).expect_err(expected).to_string();
+        assert!(error.starts_with(&format!("weights `{}` ", path.display())), "{error}");
+        assert!(error.contains(expected), "expected\n  {expected}\nin\n  {error}");
+    };
+    let written = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let safetensors = fs::read(fixture("tiny.safetensors")).unwrap();
+    let zip = fs::read(fixture("zip.pth")).unwrap();
+    let legacy = fs::read(fixture("legacy.pth")).unwrap();
+
+    // Not weights, or not whole.
+    check(
+        &folder.path().join("none.pth"),
+        &plain,
+        "cannot be read or written: No such file",
+    );
+    check(&written("empty.safetensors", b""), &plain, "is empty");
+    check(
+        &written("page.pth", b"<!DOCTYPE html><title>404</title>"),
+        &plain,
+        "starts like a web page",
+    );
+    check(
+        &written("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\noid"),
+        &plain,
+        "Git LFS",
+    );
+    check(
+        &written("photo.pth", b"\xff\xd8\xff\xe0\x00\x10JFIF"),
+        &plain,
+        "first bytes ff d8 ff e0",
+    );
+    check(&written("pickle.pth", b"\x80\x02}q\x00."), &plain, "a bare pickle");
+    check(
+        &written("short.pth", &zip[..zip.len() / 2]),
+        &plain,
+        "is damaged or cut short",
+    );
+    check(
+        &written("short_legacy.pth", &legacy[..legacy.len() - 9]),
+        &plain,
+        "is damaged or cut short",
+    );
+    check(
+        &written("shorter_legacy.pth", &legacy[..40]),
+        &plain,
+        "is damaged or cut short: its pickle",
+    );
+    check(
+        &written("short.safetensors", &safetensors[..safetensors.len() - 1]),
+        &plain,
+        "is damaged or cut short: its header claims",
+    );
+    let mut lying = safetensors.clone();
+    lying[..8].copy_from_slice(&u64::to_le_bytes(1 << 40));
+    check(
+        &written("lying.safetensors", &lying),
+        &plain,
+        "its header claims 1099511627776 bytes and there is room for",
+    );
+    let wheel = fs::read(fixture("torchscript.pt")).unwrap();
+    check(&written("program.pth", &wheel), &plain, "is a TorchScript archive");
+
+    // More than tensors.
+    check(
+        &fixture("payload.pth"),
+        &plain,
+        "names Python objects that no state dict needs: `posix.system`",
+    );
+    check(&fixture("payload_legacy.pth"), &plain, "`posix.system`");
+    check(&fixture("payload_protocol4.pth"), &plain, "`posix.system`");
+    check(&fixture("namespace.pth"), &plain, "`argparse.Namespace`");
+    check(&fixture("model.pth"), &plain, "`nets.Tiny`");
+
+    // Under another key.
+    let nested = |key| LoadOptions {
+        top_level_key: Some(key),
+        ..plain
+    };
+    check(
+        &fixture("nested.pth"),
+        &nested("model"),
+        "no state dict at the key `model`",
+    );
+    check(&fixture("nested.pth"), &nested("epoch"), "does not hold a dictionary");
+    check(
+        &fixture("nested.pth"),
+        &plain,
+        "`conv.weight` (did you mean the file's `state_dict.conv.weight`?)",
+    );
+    check(
+        &fixture("tiny.safetensors"),
+        &nested("state_dict"),
+        "safetensors does not nest",
+    );
+
+    // Other names.
+    let other = |remap| LoadOptions { remap, ..plain };
+    check(
+        &fixture("zip.pth"),
+        &other(|key| key.replace("fc.bias", "fc.biases")),
+        "does not fit the model: 1 tensor missing: `fc.bias` (did you mean the file's `fc.biases`?); \
+         1 tensor unexpected: `fc.biases`",
+    );
+    check(
+        &fixture("zip.pth"),
+        &other(|key| key.replace("running_mean", "running_var")),
+        "two keys for one tensor: `bn.running_mean` and `bn.running_var` are both `bn.running_var`",
+    );
+    check(
+        &fixture("zip.pth"),
+        &LoadOptions { ignored: &[], ..plain },
+        "1 tensor unexpected: `bn.num_batches_tracked`",
+    );
+    // A leftover that is explained excuses no tensor that is missing.
+    check(
+        &fixture("zip.pth"),
+        &LoadOptions {
+            remap: |key| format!("old.{key}"),
+            ignored: &["*"],
+            ..plain
+        },
+        "8 tensors missing: `conv.weight`, `bn.weight`, `bn.bias`, `bn.running_mean`, `bn.running_var`, \
+         `downsample.1.weight`, `fc.weight`, `fc.bias`",
+    );
+    check(
+        &fixture("zip.pth"),
+        &other(|key| match key {
+            "bn.num_batches_tracked" => "bn.bias".to_owned(),
+            "bn.bias" => "bn.num_batches_tracked".to_owned(),
+            _ => identity(key),
+        }),
+        "1 tensor of another shape: `bn.bias` is [] and should be [4]",
+    );
+}
+
+#[test]
+fn a_tensor_larger_than_its_file_is_not_allocated() {
+    let device = Device::flex();
+    let wide = Wide {
+        fc: LinearConfig::new(4096, 4096).init(&device),
+    };
+    let path = fixture("expanded.pth");
+    let error = weights::load_module(wide, &path, &LoadOptions::default())
+        .unwrap_err()
+        .to_string();
+    let expected = format!(
+        "has {} bytes, but its tensor `fc.bias` claims 16384",
+        fs::metadata(&path).unwrap().len()
+    );
+    assert_eq!(error, format!("weights `{}` {expected}", path.display()));
+}
+
+/// What happens to a tensor (name, shape, bytes); false leaves it out.
+type Change = dyn Fn(&str, &mut Vec<usize>, &mut Vec<u8>) -> bool;
+
+/// A safetensors file of the same tensors, each changed by `change` (dtype, shape, bytes), or left out where it says so.
+fn changed(path: &Path, change: impl Fn(&str, &mut Vec<usize>, &mut Vec<u8>) -> bool) {
+    let bytes = fs::read(fixture("tiny.safetensors")).expect("the fixture is there");
+    let file = safetensors::SafeTensors::deserialize(&bytes).expect("the fixture is whole");
+    let mut kept = Vec::new();
+    for (name, view) in file.tensors() {
+        let (mut shape, mut data) = (view.shape().to_vec(), view.data().to_vec());
+        if change(&name, &mut shape, &mut data) {
+            kept.push((name, view.dtype(), shape, data));
+        }
+    }
+    let views = kept
+        .iter()
+        .map(|(name, dtype, shape, data)| {
+            (
+                name.as_str(),
+                safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).expect("the changed shape fits"),
+            )
+        })
+        .collect::<Vec<_>>();
+    fs::write(path, safetensors::serialize(views, None).expect("the tensors fit")).expect("the folder is there");
+}
+
+#[test]
+fn a_changed_tensor_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("changed.safetensors");
+    let check = |change: &Change, expected: &str| {
+        changed(&path, change);
+        let error = deviation(&path, &LoadOptions::default())
+            .expect_err(expected)
+            .to_string();
+        assert_eq!(error, format!("weights `{}` {expected}", path.display()));
+    };
+    let value = |at: &'static str, element: usize, value: f32| {
+        move |name: &str, _: &mut Vec<usize>, data: &mut Vec<u8>| {
+            if name == at {
+                data[4 * element..4 * element + 4].copy_from_slice(&value.to_le_bytes());
+            }
+            true
+        }
+    };
+    check(
+        &value("conv.weight", 30, f32::NAN),
+        "has the value NaN in `conv.weight` at [1, 0, 1, 0]; expected finite values",
+    );
+    check(
+        &value("fc.weight", 6, f32::INFINITY),
+        "has the value inf in `fc.weight` at [1, 2]; expected finite values",
+    );
+    check(
+        &value("bn.running_var", 3, f32::NEG_INFINITY),
+        "has the value -inf in `bn.running_var` at [3]; expected finite values",
+    );
+    check(
+        &|name, _, _| name != "bn.weight",
+        "does not fit the model: 1 tensor missing: `bn.weight`",
+    );
+    check(
+        &|name, shape, _| {
+            if name == "conv.weight" {
+                *shape = vec![4, 9, 3, 1];
+            }
+            true
+        },
+        "does not fit the model: 1 tensor of another shape: `conv.weight` is [4, 9, 3, 1] and should be [4, 3, 3, 3]",
+    );
+    check(
+        &|name, shape, data| {
+            if name == "fc.weight" {
+                *shape = vec![2, 4];
+                data.truncate(32);
+            }
+            name != "fc.bias"
+        },
+        "does not fit the model: 1 tensor missing: `fc.bias`; \
+         1 tensor of another shape: `fc.weight` is [2, 4] and should be [4, 4]",
+    );
+}
+
+#[test]
+fn saved_weights_are_the_same_and_named_as_timm_names_them() {
+    let device = Device::flex();
+    let options = LoadOptions::default();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("saved.safetensors");
+    let (tiny, _) = weights::load_module(Any::Tiny(Tiny::init(&device)), &fixture("zip.pth"), &options).unwrap();
+    weights::save_module(&tiny, &path).unwrap();
+    weights::save_module(&tiny, &path).unwrap(); // replaces
+
+    let mut saved = SafetensorsStore::from_file(&path);
+    let mut names = weights::expected(&tiny)
+        .into_iter()
+        .map(|expected| expected.name)
+        .collect::<Vec<_>>();
+    names.sort();
+    assert_eq!(saved.keys().unwrap(), names);
+    assert_eq!(names.len(), 8);
+    let (deviation, report) = deviation(&path, &options).unwrap();
+    assert!(deviation <= 1e-6, "{deviation}");
+    assert!(report.ignored.is_empty());
+
+    let nowhere = folder.path().join("no/such/folder/saved.safetensors");
+    let error = weights::save_module(&tiny, &nowhere).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("weights `{}` cannot be read or written", nowhere.display())),
+        "{error}"
+    );
+}
+
+#[test]
+fn one_seed_gives_one_set_of_random_weights() {
+    let device = Device::flex();
+    let draw = |seed| {
+        let tiny = weights::initialize(seed, &device, || Tiny::init(&device));
+        assert!(tiny.conv.weight.is_initialized() && tiny.fc.weight.is_initialized());
+        (tiny.conv.weight.val().to_data(), tiny.fc.weight.val().to_data())
+    };
+    let first = draw(7);
+    // Another thread that initialises must not take numbers from this one.
+    let others = (0..4)
+        .map(|_| std::thread::spawn(|| drop(weights::initialize(1, &Device::flex(), || Tiny::init(&Device::flex())))))
+        .collect::<Vec<_>>();
+    assert!((0..20).all(|_| draw(7) == first));
+    assert!(draw(8) != first);
+    others.into_iter().for_each(|other| other.join().unwrap());
+}
+
+/// The smallest architecture of every family.
+#[test]
+fn every_random_backbone_is_reproducible_saves_and_loads_again() {
+    let device = Device::flex();
+    let folder = tempfile::tempdir().unwrap();
+    let size = |backbone: &AnyBackbone| -> usize {
+        weights::expected(backbone)
+            .iter()
+            .map(|expected| expected.shape.num_elements())
+            .sum()
+    };
+    let mut smallest = Vec::<(AnyBackbone, &str, InitOptions)>::new();
+    for architecture in architectures() {
+        let options = InitOptions {
+            num_classes: 3,
+            input_size: architecture.input_size,
+        };
+        let backbone = (architecture.init)(&options, &device);
+        let family = discriminant(&backbone);
+        match smallest.iter_mut().find(|(other, ..)| discriminant(other) == family) {
+            None => smallest.push((backbone, architecture.name, options)),
+            Some(other) if size(&backbone) < size(&other.0) => *other = (backbone, architecture.name, options),
+            Some(_) => {}
+        }
+    }
+    assert!(smallest.len() >= 5, "{} families", smallest.len());
+
+    for (_, name, options) in smallest {
+        let save = |path: &Path| {
+            weights::save(&create_random(name, &options, 3, &device).unwrap(), path).unwrap();
+            fs::read(path).unwrap()
+        };
+        let path = folder.path().join("first.safetensors");
+        let bytes = save(&path);
+        assert!(bytes == save(&folder.path().join("second.safetensors")), "{name}");
+        let other = create_random(name, &options, 4, &device).unwrap();
+        let (loaded, report) = weights::load_module(other, &path, &LoadOptions::default()).unwrap();
+        assert_eq!(report.tensors, weights::expected(&loaded).len(), "{name}");
+        weights::save(&loaded, &path).unwrap();
+        assert!(bytes == fs::read(&path).unwrap(), "{name}");
+    }
+}
+
+/// So that a file with timm's own names loads through any entry, whatever the names of its published file.
+#[test]
+fn timm_s_own_names_pass_every_remap_unchanged_and_unignored() {
+    let device = Device::flex();
+    let architectures = architectures();
+    for entry in checkpoints() {
+        let name = &entry.checkpoint.name;
+        let architecture = architectures.iter().find(|a| a.name == entry.checkpoint.architecture);
+        let architecture = architecture.unwrap_or_else(|| panic!("{name}: no such architecture"));
+        let options = InitOptions {
+            num_classes: entry.checkpoint.num_classes,
+            input_size: entry.checkpoint.preprocess.input_size,
+        };
+        for expected in weights::expected(&(architecture.init)(&options, &device)) {
+            assert_eq!((entry.remap)(&expected.name), expected.name, "{name}");
+            let ignores = |pattern: &&&str| match pattern.strip_prefix('*') {
+                Some(suffix) => expected.name.ends_with(suffix),
+                None => expected.name == ***pattern,
+            };
+            assert_eq!(
+                entry.ignored.iter().find(ignores),
+                None,
+                "{name} ignores its own {}",
+                expected.name
+            );
+        }
+    }
+}
+
+#[test]
+fn the_digest_is_sha256() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("abc");
+    fs::write(&path, b"abc").unwrap();
+    let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(weights::sha256(&path).unwrap(), expected);
+    assert!(weights::sha256(folder.path().join("none").as_path()).is_err());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
+
+    /// A file with changed bytes loads (where the change hits a value) or is refused; it never panics, hangs or
+    /// allocates what the file only claims.
+    #[test]
+    fn changed_bytes_never_panic(
+        which in 0..4usize,
+        changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), 0..=255u8), 1..6),
+        cut in proptest::option::of(proptest::prelude::any::<proptest::sample::Index>()),
+    ) {
+        let name = ["tiny.safetensors", "zip.pth", "legacy.pth", "strided_zip.pth"][which];
+        let mut bytes = fs::read(fixture(name)).unwrap();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), &bytes).unwrap();
+        let _ = weights::load_module(Tiny::init(&Device::flex()), file.path(), &LoadOptions::default());
+    }
+}

@@ -1,0 +1,249 @@
+//! A profile: which backbones meet which protocols on which data.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::Result;
+use bob_data::{DatasetInfo, datasets};
+use glob::Pattern;
+use serde::Deserialize;
+
+use crate::args::BenchAll;
+use crate::launch::Usage;
+use crate::worker::candidate::Candidate;
+use crate::worker::protocol::Protocol;
+use crate::worker::provide::Store;
+
+/// The built-in profiles by name.
+const QUICK: (&str, &str) = ("quick", include_str!("../../../profiles/quick.toml"));
+const FIXTURES: (&str, &str) = ("fixtures", include_str!("../../../profiles/fixtures.toml"));
+
+/// A profile as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileFile {
+    backbones: Vec<String>,
+    /// Side of the images of random-initialised backbones, in pixels.
+    input_size: Option<usize>,
+    setting: Vec<SettingFile>,
+}
+
+/// Protocols on a data set, as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingFile {
+    /// Absent for protocols that read no images.
+    dataset: Option<String>,
+    /// Images to take of a split.
+    #[serde(default)]
+    limit: BTreeMap<String, usize>,
+    protocols: Vec<String>,
+}
+
+/// A profile whose names are known, after the filters of the command line.
+#[derive(Debug)]
+pub struct Profile {
+    built_in: bool,
+    /// The backbones, in the profile's order.
+    pub candidates: Vec<Candidate>,
+    /// Side of the images of random-initialised backbones, in pixels.
+    pub input_size: Option<usize>,
+    /// The settings, in the profile's order.
+    pub settings: Vec<Setting>,
+}
+
+/// Protocols on a data set.
+#[derive(Debug)]
+pub struct Setting {
+    /// Absent for protocols that read no images.
+    pub dataset: Option<&'static DatasetInfo>,
+    /// Images to take of a split.
+    pub limit: BTreeMap<String, usize>,
+    /// The protocols, in the profile's order.
+    pub protocols: Vec<Protocol>,
+}
+
+impl Profile {
+    /// The profile that is asked for.
+    pub fn open(args: &BenchAll) -> Result<Self> {
+        if args.profile == QUICK.0 {
+            return Self::parse(QUICK.1, QUICK.0, true, args);
+        }
+        let text = fs::read_to_string(&args.profile).map_err(|error| {
+            Usage(format!(
+                "profile `{}`: {error}; expected `{}` or a TOML file",
+                args.profile, QUICK.0
+            ))
+        })?;
+        Self::parse(&text, &args.profile, false, args)
+    }
+
+    /// The profile on the repository's own images: the checkpoints that are here, and random weights.
+    pub fn fixtures(args: &BenchAll, store: &Store) -> Result<Self> {
+        let mut profile = Self::parse(FIXTURES.1, FIXTURES.0, true, args)?;
+        let mut missing = Vec::new();
+        profile.candidates.retain(|candidate| {
+            let here = candidate.is_random() || matches!(store.weights_here(candidate), Ok(Some(_)));
+            if !here {
+                missing.push(candidate.name().to_owned());
+            }
+            here
+        });
+        if !missing.is_empty() {
+            eprintln!("left out, as their weights are not here: {}", missing.join(", "));
+        }
+        Ok(profile)
+    }
+
+    /// Whether it came with the program.
+    pub fn is_built_in(&self) -> bool {
+        self.built_in
+    }
+
+    fn parse(text: &str, origin: &str, built_in: bool, args: &BenchAll) -> Result<Self> {
+        let file: ProfileFile = toml::from_str(text).map_err(|error| {
+            let line = 1 + error
+                .span()
+                .map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count());
+            Usage(format!(
+                "profile `{origin}`, line {line}: {}",
+                error.message().trim().replace('\n', ", ")
+            ))
+        })?;
+        let mut candidates = file
+            .backbones
+            .iter()
+            .map(|name| Candidate::find(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut settings = file
+            .setting
+            .into_iter()
+            .map(Setting::resolve)
+            .collect::<Result<Vec<_>>>()?;
+
+        candidates = filter_candidates(candidates, &args.backbone)?;
+        let protocols: Vec<String> = settings
+            .iter()
+            .flat_map(|setting| &setting.protocols)
+            .map(|one| one.name().to_owned())
+            .collect();
+        let data: Vec<&str> = settings
+            .iter()
+            .filter_map(|setting| Some(setting.dataset?.name))
+            .collect();
+        let wanted_protocol = Filter::new(&args.protocol)?;
+        wanted_protocol.check(&format!("protocol of profile `{origin}`"), &protocols)?;
+        let wanted_data = Filter::new(&args.dataset)?;
+        wanted_data.check(&format!("data set of profile `{origin}`"), &data)?;
+        for setting in &mut settings {
+            setting
+                .protocols
+                .retain(|protocol| wanted_protocol.takes(protocol.name()));
+        }
+        settings.retain(|setting| {
+            let wanted = match setting.dataset {
+                Some(info) => wanted_data.takes(info.name),
+                None => wanted_data.is_empty(),
+            };
+            wanted && !setting.protocols.is_empty()
+        });
+        if let Some(side) = file.input_size {
+            let resized = |candidate: Candidate| {
+                if candidate.is_random() {
+                    candidate.at_input_size(side)
+                } else {
+                    Ok(candidate)
+                }
+            };
+            candidates = candidates.into_iter().map(resized).collect::<Result<_, _>>()?;
+        }
+        Ok(Self {
+            built_in,
+            candidates,
+            input_size: file.input_size,
+            settings,
+        })
+    }
+}
+
+impl Setting {
+    fn resolve(file: SettingFile) -> Result<Self> {
+        let protocols = file
+            .protocols
+            .iter()
+            .map(|name| Protocol::find(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let dataset = file.dataset.as_deref().map(datasets::info).transpose()?;
+        for protocol in &protocols {
+            if protocol.reads_images() != dataset.is_some() {
+                let needs = if dataset.is_some() {
+                    "reads no images, so its setting has no"
+                } else {
+                    "needs a"
+                };
+                return Err(Usage(format!("profile: protocol `{}` {needs} `dataset`", protocol.name())).into());
+            }
+        }
+        Ok(Self {
+            dataset,
+            limit: file.limit,
+            protocols,
+        })
+    }
+}
+
+/// The candidates that a glob takes; one that takes none of them takes of all there are.
+fn filter_candidates(of_profile: Vec<Candidate>, globs: &[String]) -> Result<Vec<Candidate>> {
+    if globs.is_empty() {
+        return Ok(of_profile);
+    }
+    let mut taken: Vec<Candidate> = Vec::new();
+    let mut all: Option<Vec<Candidate>> = None;
+    for glob in globs {
+        let filter = Filter::new(std::slice::from_ref(glob))?;
+        let mut found: Vec<&Candidate> = of_profile.iter().filter(|one| filter.takes(one.name())).collect();
+        if found.is_empty() {
+            let all = all.get_or_insert_with(Candidate::all);
+            filter.check("backbone", &all.iter().map(Candidate::name).collect::<Vec<_>>())?;
+            found = all.iter().filter(|one| filter.takes(one.name())).collect();
+        }
+        for candidate in found {
+            if !taken.iter().any(|one| one.name() == candidate.name()) {
+                taken.push(candidate.clone());
+            }
+        }
+    }
+    Ok(taken)
+}
+
+/// Globs, of which one must match; none take everything.
+struct Filter {
+    patterns: Vec<Pattern>,
+}
+
+impl Filter {
+    fn new(globs: &[String]) -> Result<Self, Usage> {
+        let pattern = |glob: &String| Pattern::new(glob).map_err(|error| Usage(format!("glob `{glob}`: {error}")));
+        Ok(Self {
+            patterns: globs.iter().map(pattern).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    fn takes(&self, name: &str) -> bool {
+        self.is_empty() || self.patterns.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Every glob must match one of `names`: otherwise it is a slip.
+    fn check(&self, kind: &str, names: &[impl AsRef<str>]) -> Result<()> {
+        for pattern in &self.patterns {
+            if !names.iter().any(|name| pattern.matches(name.as_ref())) {
+                bob_core::find(kind, pattern.as_str(), names, |name| name.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,247 @@
+//! `extract`: embeddings, logits and stage maps of images, into a safetensors file.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail, ensure};
+use bob_core::Backbone;
+use bob_core::device::select;
+use bob_data::datasets::image_folder;
+use bob_data::{EvalTransform, ImageSet, PassOrder};
+use bob_models::AnyBackbone;
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use safetensors::{Dtype, SafeTensors, View};
+
+use crate::args::Extract;
+use crate::launch::Usage;
+use crate::worker::candidate::Candidate;
+use crate::worker::progress::Progress;
+use crate::worker::provide::Store;
+
+/// Write what the backbone makes of the images.
+pub fn run(args: &Extract) -> Result<ExitCode> {
+    let device = select(args.backend.as_str().parse()?)?;
+    let candidate = find(args)?;
+    let input = match (&args.images, &args.tensors) {
+        (Some(folder), None) => Input::of_folder(folder, &candidate)?,
+        (None, Some(file)) => Input::of_file(file)?,
+        _ => bail!("either --images or --tensors"),
+    };
+    let weights = match &args.weights {
+        Some(file) => Some(file.clone()),
+        None => Store::new(false)?.weights(&candidate)?,
+    };
+    let backbone = candidate.load(weights.as_deref(), 0, &device)?;
+    let backbone = if args.no_fuse { backbone } else { backbone.fuse() };
+    input.check(&backbone)?;
+
+    let mut outputs = Outputs::default();
+    let mut progress = Progress::new("extracting", input.len);
+    for start in (0..input.len).step_by(args.batch) {
+        let count = args.batch.min(input.len - start);
+        let values = input.images(start, count)?;
+        if args.pixels {
+            outputs.add("pixels", &[count, 3, input.height, input.width], &values);
+        }
+        let shape = [count, 3, input.height, input.width];
+        outputs.pass(
+            &backbone,
+            Tensor::from_data(TensorData::new(values, shape), &device),
+            &device,
+        )?;
+        progress.show(start + count);
+    }
+    drop(progress);
+    let metadata = input
+        .files
+        .map(|files| Ok::<_, serde_json::Error>(("files".to_owned(), serde_json::to_string(&files)?)));
+    outputs.write(&args.output, metadata.transpose()?)?;
+    eprintln!("{} images, written to `{}`", input.len, args.output.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The backbone that is asked for; with weights of one's own, an architecture will do.
+fn find(args: &Extract) -> Result<Candidate> {
+    let found = Candidate::find(&args.backbone);
+    match (found, &args.weights) {
+        (Err(_), Some(_)) if !args.backbone.contains('.') => Ok(Candidate::find(&format!("{}.random", args.backbone))
+            .map_err(|_| Candidate::find(&args.backbone).expect_err("it was not found"))?),
+        (found, _) => Ok(found?),
+    }
+}
+
+/// Images to come, all of one size.
+struct Input {
+    len: usize,
+    height: usize,
+    width: usize,
+    /// Relative names of image files.
+    files: Option<Vec<String>>,
+    source: Source,
+}
+
+enum Source {
+    Folder(Box<dyn ImageSet>, Box<EvalTransform>),
+    Values(Vec<f32>),
+}
+
+impl Input {
+    fn of_folder(folder: &Path, candidate: &Candidate) -> Result<Self> {
+        let set = image_folder::flat(folder)?;
+        let preprocess = &candidate.checkpoint.preprocess;
+        let [height, width] = preprocess.input_size;
+        Ok(Self {
+            len: set.len(),
+            height,
+            width,
+            files: Some((0..set.len()).map(|index| set.name(index)).collect()),
+            source: Source::Folder(
+                Box::new(set),
+                Box::new(EvalTransform::new(preprocess, PassOrder::default())),
+            ),
+        })
+    }
+
+    fn of_file(file: &Path) -> Result<Self> {
+        let name = file.display();
+        let bytes = fs::read(file).map_err(|error| Usage(format!("`{name}`: {error}")))?;
+        let tensors = SafeTensors::deserialize(&bytes).with_context(|| format!("`{name}` is no safetensors file"))?;
+        let images = tensors
+            .tensor("images")
+            .map_err(|_| Usage(format!("`{name}` has {:?}; expected `images`", tensors.names())))?;
+        let (shape, dtype) = (images.shape(), images.dtype());
+        ensure!(
+            shape.len() == 4 && shape[1] == 3 && shape.iter().all(|&side| side > 0) && dtype == Dtype::F32,
+            "`images` of `{name}` is {dtype:?} {shape:?}; expected F32 [n, 3, h, w]"
+        );
+        let values = images
+            .data()
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+        Ok(Self {
+            len: shape[0],
+            height: shape[2],
+            width: shape[3],
+            files: None,
+            source: Source::Values(values.collect()),
+        })
+    }
+
+    fn check(&self, backbone: &AnyBackbone) -> Result<()> {
+        let (size, divisor) = ([self.height, self.width], backbone.size_divisibility());
+        let found = format!("images of {}x{} pixels", self.height, self.width);
+        match backbone.fixed_input_size() {
+            Some(fixed) => ensure!(
+                fixed == size,
+                "{found}; the weights accept {}x{} only",
+                fixed[0],
+                fixed[1]
+            ),
+            None => ensure!(
+                size.iter().all(|side| side % divisor == 0),
+                "{found}; expected multiples of {divisor}"
+            ),
+        }
+        Ok(())
+    }
+
+    /// `[count, 3, height, width]` from image `start` on.
+    fn images(&self, start: usize, count: usize) -> Result<Vec<f32>> {
+        let size = 3 * self.height * self.width;
+        match &self.source {
+            Source::Values(values) => Ok(values[start * size..(start + count) * size].to_vec()),
+            Source::Folder(set, transform) => {
+                let mut values = vec![0.0; count * size];
+                for (index, out) in (start..).zip(values.chunks_exact_mut(size)) {
+                    transform.normalize_into(&transform.apply(&set.image(index)?), out);
+                }
+                Ok(values)
+            }
+        }
+    }
+}
+
+/// Tensors that grow by a batch at a time.
+#[derive(Default)]
+struct Outputs {
+    tensors: HashMap<String, Output>,
+}
+
+#[derive(Default)]
+struct Output {
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl Outputs {
+    fn pass(&mut self, backbone: &AnyBackbone, images: Tensor<4>, device: &Device) -> Result<()> {
+        for (stage, map) in backbone.forward_intermediates(images.clone()).into_iter().enumerate() {
+            let shape = map.dims();
+            self.add(&format!("stage{stage}"), &shape, &read(map)?);
+        }
+        let embedding = backbone.forward_embedding(images);
+        let shape = embedding.dims();
+        if let Some(logits) = backbone.forward_classifier(embedding.clone()) {
+            let shape = logits.dims();
+            self.add("logits", &shape, &read(logits)?);
+        }
+        self.add("embedding", &shape, &read(embedding)?);
+        device
+            .sync()
+            .map_err(|error| anyhow::anyhow!("the device failed: {error}"))
+    }
+
+    fn add(&mut self, name: &str, shape: &[usize], values: &[f32]) {
+        let output = self.tensors.entry(name.to_owned()).or_default();
+        let count = output.shape.first().copied().unwrap_or(0);
+        output.shape = shape.to_vec();
+        output.shape[0] += count;
+        output.bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    }
+
+    /// Through a temporary file, so that what is there is whole.
+    fn write(self, path: &Path, metadata: Option<(String, String)>) -> Result<()> {
+        let mut tensors: Vec<_> = self.tensors.into_iter().collect();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        let metadata = metadata.map(|pair| HashMap::from([pair]));
+        let written = safetensors::serialize_to_file(tensors, metadata, &temporary)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| Ok(fs::rename(&temporary, path)?));
+        if written.is_err() {
+            // The reason is the first error.
+            let _ = fs::remove_file(&temporary);
+        }
+        written.with_context(|| format!("`{}` is not written", path.display()))
+    }
+}
+
+impl View for Output {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>> {
+    let data = tensor
+        .try_into_data()
+        .map_err(|error| anyhow::anyhow!("the device failed: {error}"))?;
+    data.convert_dtype(DType::F32)
+        .try_into_vec()
+        .map_err(|error| anyhow::anyhow!("the output cannot be read: {error:?}"))
+}

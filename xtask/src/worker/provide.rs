@@ -1,0 +1,151 @@
+//! Weights and data sets on this machine; and the verb `fetch`.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use bob_data::{Dataset, DatasetInfo, datasets};
+
+use crate::args::Fetch;
+use crate::fetch::Fetcher;
+use crate::places;
+use crate::worker::candidate::Candidate;
+
+/// Folder of weights in the cache.
+const WEIGHTS: &str = "weights";
+/// Folder of data sets in the cache.
+const DATASETS: &str = "datasets";
+
+/// Where weights and data sets come from.
+#[derive(Debug)]
+pub struct Store {
+    fetcher: Fetcher,
+}
+
+impl Store {
+    /// The user's cache; with `offline` (or BOB_OFFLINE in the environment) nothing is fetched into it.
+    /// HF_ENDPOINT names a mirror of the Hugging Face hub.
+    pub fn new(offline: bool) -> Result<Self> {
+        let hub = env::var("HF_ENDPOINT").ok().filter(|address| !address.is_empty());
+        let hub = hub.unwrap_or_else(|| "https://huggingface.co".to_owned());
+        let offline = offline || env::var_os("BOB_OFFLINE").is_some_and(|value| !value.is_empty());
+        Ok(Self {
+            fetcher: Fetcher::new(places::cache()?, offline, hub),
+        })
+    }
+
+    /// The weights file of `candidate`, fetched where it is not there; none for random weights.
+    pub fn weights(&self, candidate: &Candidate) -> Result<Option<PathBuf>> {
+        if candidate.is_random() {
+            return Ok(None);
+        }
+        let checkpoint = &candidate.checkpoint;
+        let sha256 = checkpoint.sha256.as_deref();
+        self.fetcher
+            .fetch(WEIGHTS, &checkpoint.name, &checkpoint.file, sha256, &checkpoint.sources)
+            .map(Some)
+    }
+
+    /// The weights file of `candidate` where it is there, without fetching.
+    pub fn weights_here(&self, candidate: &Candidate) -> Result<Option<PathBuf>> {
+        if candidate.is_random() {
+            return Ok(None);
+        }
+        let checkpoint = &candidate.checkpoint;
+        let sha256 = checkpoint.sha256.as_deref();
+        self.fetcher
+            .cached(WEIGHTS, &checkpoint.name, &checkpoint.file, sha256, &checkpoint.sources)
+    }
+
+    /// The data set, its files fetched where they are not there.
+    pub fn dataset(&self, info: &DatasetInfo) -> Result<Dataset> {
+        for (file, sources) in (info.files)() {
+            self.fetcher.fetch(DATASETS, info.folder, &file, None, &sources)?;
+        }
+        Self::open(info)
+    }
+
+    /// The data set where all its files are there, without fetching.
+    pub fn dataset_here(&self, info: &DatasetInfo) -> Result<Option<Dataset>> {
+        for (file, sources) in (info.files)() {
+            if self
+                .fetcher
+                .cached(DATASETS, info.folder, &file, None, &sources)?
+                .is_none()
+            {
+                return Ok(None);
+            }
+        }
+        Self::open(info).map(Some)
+    }
+
+    fn open(info: &DatasetInfo) -> Result<Dataset> {
+        let root = places::cache()?.join(DATASETS);
+        datasets::open(info.name, &root).with_context(|| format!("data set `{}`", info.name))
+    }
+}
+
+/// Fetch checkpoints and data sets by name, and say where they lie.
+pub fn run(args: &Fetch) -> Result<ExitCode> {
+    let store = Store::new(false)?;
+    // All names first: a slip in the last is known before the first is fetched.
+    let wanted = args
+        .names
+        .iter()
+        .map(|name| Wanted::find(name))
+        .collect::<Result<Vec<_>>>()?;
+    let mut failures = 0;
+    for (name, wanted) in args.names.iter().zip(wanted) {
+        match wanted.fetch(&store) {
+            Ok(path) => println!("{}", path.display()),
+            Err(error) => {
+                failures += 1;
+                eprintln!("error: {name}: {error:#}");
+            }
+        }
+    }
+    Ok(if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+enum Wanted {
+    Weights(Box<Candidate>),
+    Dataset(&'static DatasetInfo),
+}
+
+impl Wanted {
+    fn find(name: &str) -> Result<Self> {
+        if let Some(info) = datasets::datasets().iter().find(|info| info.name == name) {
+            return Ok(Self::Dataset(info));
+        }
+        let fetched: Vec<Candidate> = Candidate::all()
+            .into_iter()
+            .filter(|candidate| !candidate.is_random())
+            .collect();
+        if let Some(candidate) = fetched.iter().find(|candidate| candidate.name() == name) {
+            return Ok(Self::Weights(Box::new(candidate.clone())));
+        }
+        let known: Vec<&str> = datasets::datasets()
+            .iter()
+            .map(|info| info.name)
+            .chain(fetched.iter().map(Candidate::name))
+            .collect();
+        Err(bob_core::find("checkpoint or data set", name, &known, |name| name)
+            .expect_err("it is neither a data set nor a checkpoint")
+            .into())
+    }
+
+    fn fetch(self, store: &Store) -> Result<PathBuf> {
+        match self {
+            Self::Weights(candidate) => store.weights(&candidate)?.context("a checkpoint has a file"),
+            Self::Dataset(info) => {
+                store.dataset(info)?;
+                Ok(places::cache()?.join(DATASETS).join(info.folder))
+            }
+        }
+    }
+}

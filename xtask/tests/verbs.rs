@@ -1,0 +1,210 @@
+//! `list`, `fetch`, `extract` and `measure`.
+#![cfg(all(feature = "worker", feature = "flex"))]
+
+mod site;
+
+use std::fs;
+use std::path::Path;
+
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use site::Site;
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn lists_name_and_describe() {
+    let site = Site::new();
+    let check = |what: &str, keys: &[&str], one: &str| {
+        let names = site.bob(&["list", what]).ends_with(0).out;
+        assert!(names.lines().any(|line| line == one), "`{one}` is not in {names}");
+        let rows = json(&site.bob(&["list", what, "--json"]).ends_with(0).out);
+        let rows = rows.as_array().expect("an array");
+        assert_eq!(rows.len(), names.lines().count());
+        for (row, name) in rows.iter().zip(names.lines()) {
+            assert_eq!(row["name"], name);
+            for key in keys {
+                assert!(!row[key].is_null(), "{what} {name} has no `{key}`");
+            }
+        }
+    };
+    let checkpoint = [
+        "architecture",
+        "family",
+        "pretraining",
+        "num_features",
+        "parameters",
+        "macs",
+        "input_size",
+        "mean",
+        "std",
+        "interpolation",
+        "crop_pct",
+        "license",
+        "sources",
+    ];
+    check("checkpoints", &checkpoint, "tf_efficientnet_lite0.in1k");
+    check("backbones", &checkpoint, "resnet18.random");
+    check("datasets", &["description", "license", "files"], "cifar10");
+    check("protocols", &["version", "task", "variant", "protocol"], "linear-probe");
+    assert!(site.files().is_empty(), "listing writes nothing");
+}
+
+#[test]
+fn sizes_are_the_published_ones() {
+    let rows = json(&Site::new().bob(&["list", "backbones", "--json"]).ends_with(0).out);
+    let check = |name: &str, parameters: u64, giga_macs: f64| {
+        let row = rows
+            .as_array()
+            .expect("an array")
+            .iter()
+            .find(|row| row["name"] == name)
+            .expect("listed");
+        assert_eq!(row["parameters"], parameters, "{name}");
+        let macs = row["macs"].as_f64().expect("counted") / 1e9;
+        assert!((macs - giga_macs).abs() < 0.01 * giga_macs, "{name}: {macs}");
+    };
+    // timm's results/model_metadata and benchmark tables.
+    check("resnet18.random", 11_689_512, 1.82);
+    check("resnet50.random", 25_557_032, 4.11);
+    check("vit_tiny_patch16_224.random", 5_717_416, 1.26);
+    check("convnext_atto.random", 3_695_400, 0.55);
+}
+
+#[test]
+fn an_unknown_name_is_not_fetched() {
+    let said = Site::new().bob(&["fetch", "cifar11"]).ends_with(2);
+    assert!(said.err.contains("did you mean `cifar10`?"), "{}", said.err);
+}
+
+#[test]
+fn images_become_embeddings_logits_and_stages() {
+    let site = Site::new();
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/datasets/clipart/test");
+    let images = images.to_str().expect("UTF-8");
+    let extract = |more: &[&str], output: &str| {
+        let mut arguments = vec!["extract", "--backbone", "convnext_atto.random", "--output", output];
+        arguments.extend(more);
+        site.bob(&arguments).ends_with(0);
+        fs::read(site.path(output)).expect("written")
+    };
+    let bytes = extract(&["--images", images, "--pixels"], "images.safetensors");
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).expect("safetensors");
+    let files = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|metadata| metadata.get("files"))
+        .expect("`files`")
+        .clone();
+    let files: Vec<String> = serde_json::from_str(&files).expect("a JSON array of names");
+    assert!(files.is_sorted() && !files.is_empty());
+    let tensors = SafeTensors::deserialize(&bytes).expect("safetensors");
+    let n = files.len();
+    let check = |name: &str, shape: &[usize]| {
+        let tensor = tensors.tensor(name).expect(name);
+        assert_eq!((tensor.dtype(), tensor.shape()), (Dtype::F32, shape), "{name}");
+    };
+    check("pixels", &[n, 3, 224, 224]);
+    check("embedding", &[n, 320]);
+    check("logits", &[n, 1000]);
+    check("stage0", &[n, 40, 56, 56]);
+    check("stage3", &[n, 320, 7, 7]);
+
+    // The pixels as tensors give the same, whatever the batch.
+    let pixels = tensors.tensor("pixels").expect("checked");
+    safetensors::serialize_to_file([("images", pixels)], None, &site.path("pixels.safetensors")).expect("written");
+    let again = extract(
+        &["--tensors", "pixels.safetensors", "--batch", "3"],
+        "tensors.safetensors",
+    );
+    let again = SafeTensors::deserialize(&again).expect("safetensors");
+    for name in ["embedding", "logits", "stage0", "stage3"] {
+        assert_eq!(
+            again.tensor(name).expect(name).data(),
+            tensors.tensor(name).expect(name).data(),
+            "{name}"
+        );
+    }
+    assert!(again.tensor("pixels").is_err());
+}
+
+#[test]
+fn input_that_is_none_is_named() {
+    let site = Site::new();
+    fs::create_dir(site.path("empty")).expect("made");
+    fs::create_dir(site.path("broken")).expect("made");
+    site.write("broken/zero.jpg", "");
+    site.write("no.safetensors", "no tensors");
+    let check = |input: [&str; 2], backbone: &str, code: i32, expected: &str| {
+        let arguments = [
+            "extract",
+            "--backbone",
+            backbone,
+            input[0],
+            input[1],
+            "--output",
+            "out.safetensors",
+        ];
+        let said = site.bob(&arguments).ends_with(code);
+        assert!(said.err.contains(expected), "{}", said.err);
+        assert!(!site.path("out.safetensors").exists());
+    };
+    check(["--images", "empty"], "resnet18.random", 1, "empty");
+    check(["--images", "broken"], "resnet18.random", 1, "zero.jpg");
+    check(["--images", "nowhere"], "resnet18.random", 1, "nowhere");
+    check(
+        ["--tensors", "no.safetensors"],
+        "resnet18.random",
+        1,
+        "`no.safetensors` is no safetensors file",
+    );
+    check(
+        ["--tensors", "nowhere.safetensors"],
+        "resnet18.random",
+        2,
+        "`nowhere.safetensors`",
+    );
+    check(
+        ["--images", "broken"],
+        "resnet81.random",
+        2,
+        "did you mean `resnet18.random`?",
+    );
+    check(["--images", "broken"], "tf_efficientnet_lite0.in1k", 1, "offline");
+}
+
+#[test]
+fn speed_is_measured() {
+    let site = Site::new();
+    let arguments = [
+        "measure",
+        "--backbone",
+        "resnet18.random",
+        "--size",
+        "64",
+        "--batch",
+        "2",
+        "--json",
+    ];
+    let measured = json(&site.bob(&arguments).ends_with(0).out);
+    let number = |key: &str| {
+        measured[key]
+            .as_f64()
+            .unwrap_or_else(|| panic!("`{key}` is a number: {measured}"))
+    };
+    assert!(number("images_per_second") > 0.0);
+    assert!(number("peak_memory_bytes") > 0.0);
+    assert_eq!(measured["parameters"], 11_689_512);
+    assert!(number("macs") > 1e8);
+    assert_eq!((&measured["backend"], &measured["batch"]), (&"flex".into(), &2.into()));
+    assert_eq!(measured["size"], serde_json::json!([64, 64]));
+    let latency = |key: &str| measured["latency_ms"][key].as_f64().expect("a number");
+    assert!(latency("p50") > 0.0 && latency("p50") <= latency("p90") && latency("p90") <= latency("p99"));
+
+    let said = site
+        .bob(&["measure", "--backbone", "resnet18.random", "--size", "50"])
+        .ends_with(1);
+    assert!(said.err.contains("50x50"), "{}", said.err);
+}
