@@ -53,7 +53,15 @@ fn build(backend: Backend, libtorch: Option<&LibTorch>) -> Result<PathBuf> {
         eprintln!("building the worker for `{backend}`; the first time takes minutes");
     }
     let mut cargo = places::cargo();
-    cargo.args(["build", "--profile", &profile, "--package", "xtask", "--features", &features]);
+    cargo.args([
+        "build",
+        "--profile",
+        &profile,
+        "--package",
+        "xtask",
+        "--features",
+        &features,
+    ]);
     // Quiet once it is built, so that a plan is not preceded by a line about nothing.
     if worker.exists() {
         cargo.arg("--quiet");

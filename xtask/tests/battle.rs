@@ -336,6 +336,36 @@ fn a_full_disk_costs_no_finished_cell() {
 }
 
 #[test]
+fn without_network_and_clients_it_runs_on_fixtures_and_says_so() {
+    let site = Site::new();
+    let arguments = [
+        "--backbone",
+        "mobilenetv2_100.random",
+        "--protocol",
+        "instance-retrieval",
+    ];
+    let said = run(&site, "quick", &arguments).ends_with(0);
+    assert!(said.err.starts_with("on fixtures: "), "{}", said.err);
+    assert!(
+        said.err.contains("emoji: "),
+        "what could not be had is named: {}",
+        said.err
+    );
+    let records = site.records();
+    assert_eq!(records.len(), 1);
+    assert_eq!(timeless(&records[0].0)["data"]["fixtures"], true);
+
+    // Asked for by name, data are never swapped.
+    let said = run(&site, "quick", &["--dataset", "emoji"]).ends_with(1);
+    assert!(
+        said.err.contains("emoji") && said.err.contains("--fixtures"),
+        "{}",
+        said.err
+    );
+    assert_eq!(site.records(), records);
+}
+
+#[test]
 fn a_slip_in_a_name_is_put_right() {
     let site = tiny();
     let profile = |from: &str, to: &str| {

@@ -19,7 +19,11 @@ pub struct FeatureInfo {
 impl FeatureInfo {
     /// A map of `num_chs` channels at stride `reduction`, the output of `module`.
     pub fn new(num_chs: usize, reduction: usize, module: impl Into<String>) -> Self {
-        Self { num_chs, reduction, module: module.into() }
+        Self {
+            num_chs,
+            reduction,
+            module: module.into(),
+        }
     }
 }
 

@@ -53,6 +53,9 @@ impl CostCounter {
 
     /// What was counted, or `None` where the backbone counted nothing.
     pub fn finish(self) -> Option<Cost> {
-        (self.macs > 0).then_some(Cost { macs: self.macs, activations: self.activations })
+        (self.macs > 0).then_some(Cost {
+            macs: self.macs,
+            activations: self.activations,
+        })
     }
 }

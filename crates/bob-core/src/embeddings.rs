@@ -64,7 +64,12 @@ impl Embeddings {
     ) -> Result<Self, EmbeddingsError> {
         let slice = values.as_ref();
         if dim == 0 || labels.len().checked_mul(dim) != Some(slice.len()) || names.len() != labels.len() {
-            return Err(EmbeddingsError::Shape { values: slice.len(), dim, labels: labels.len(), names: names.len() });
+            return Err(EmbeddingsError::Shape {
+                values: slice.len(),
+                dim,
+                labels: labels.len(),
+                names: names.len(),
+            });
         }
         if let Some(at) = slice.iter().position(|value| !value.is_finite()) {
             return Err(EmbeddingsError::NotFinite {
@@ -74,7 +79,12 @@ impl Embeddings {
                 value: slice[at].to_string(),
             });
         }
-        Ok(Self { values: Arc::new(values), dim, labels: labels.into(), names: names.into() })
+        Ok(Self {
+            values: Arc::new(values),
+            dim,
+            labels: labels.into(),
+            names: names.into(),
+        })
     }
 
     /// Number of images.
@@ -151,13 +161,19 @@ impl Embeddings {
                 }
             }
         }
-        Self { values: Arc::new(values), ..self.clone() }
+        Self {
+            values: Arc::new(values),
+            ..self.clone()
+        }
     }
 }
 
 impl fmt::Debug for Embeddings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Embeddings").field("len", &self.len()).field("dim", &self.dim).finish_non_exhaustive()
+        f.debug_struct("Embeddings")
+            .field("len", &self.len())
+            .field("dim", &self.dim)
+            .finish_non_exhaustive()
     }
 }
 
@@ -176,8 +192,18 @@ mod tests {
             let error = Embeddings::new(values, dim, labels, names(n)).expect_err("must be refused");
             assert_eq!(error.to_string(), expected);
         };
-        check(vec![1.0; 5], 2, vec![0, 1], "5 values of dimension 2 do not make 2 rows with 2 names");
-        check(vec![], 0, vec![], "0 values of dimension 0 do not make 0 rows with 0 names");
+        check(
+            vec![1.0; 5],
+            2,
+            vec![0, 1],
+            "5 values of dimension 2 do not make 2 rows with 2 names",
+        );
+        check(
+            vec![],
+            0,
+            vec![],
+            "0 values of dimension 0 do not make 0 rows with 0 names",
+        );
         check(
             vec![1.0, 2.0, f32::NAN, 0.0],
             2,

@@ -20,7 +20,10 @@ struct Count {
 
 impl ModuleVisitor for Count {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let is_buffer = self.path.last().is_some_and(|name| name == "running_mean" || name == "running_var");
+        let is_buffer = self
+            .path
+            .last()
+            .is_some_and(|name| name == "running_mean" || name == "running_var");
         if !is_buffer {
             self.parameters += param.lazy_shape().num_elements();
         }

@@ -31,7 +31,12 @@ pub fn find<'a, T>(kind: &str, name: &str, items: &'a [T], name_of: impl Fn(&T) 
     }
     let nearest = items
         .iter()
-        .map(|item| (strsim::jaro_winkler(&name.to_lowercase(), &name_of(item).to_lowercase()), name_of(item)))
+        .map(|item| {
+            (
+                strsim::jaro_winkler(&name.to_lowercase(), &name_of(item).to_lowercase()),
+                name_of(item),
+            )
+        })
         .filter(|(score, _)| *score > 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, nearest)| nearest.to_owned());
@@ -59,6 +64,9 @@ mod tests {
         };
         check("resnet18", "resnet18");
         check("ResNet-50", "unknown backbone `ResNet-50`; did you mean `resnet50`?");
-        check("zzz", "unknown backbone `zzz`; known: resnet18, resnet50, convnext_tiny");
+        check(
+            "zzz",
+            "unknown backbone `zzz`; known: resnet18, resnet50, convnext_tiny",
+        );
     }
 }

@@ -8,8 +8,9 @@ use burn::config::Config;
 use burn::module::{Module, Param, ParamId, list_param_ids};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, PaddingConfig2d};
-use burn::tensor::{Device, Tensor, activation, module};
+use burn::tensor::{Device, Tensor, module};
 
+use crate::host::gelu;
 use crate::hub::{self, TimmCheckpoint};
 use crate::mlp::{Mlp, scale_outputs};
 use crate::patch_embed::{grid_of, patches_of_maps, patches_of_tokens};
@@ -50,9 +51,7 @@ impl ConvNextConfig {
                     let conv = Conv2dConfig::new([before, dim], [2, 2]).with_stride([2, 2]);
                     (norm(before, device), init::conv2d(conv, device))
                 });
-                let blocks = (0..self.depths[stage])
-                    .map(|_| Block::new(dim, self, device))
-                    .collect();
+                let blocks = (0..self.depths[stage]).map(|_| Block::new(dim, self, device)).collect();
                 Stage { downsample, blocks }
             })
             .collect();
@@ -193,7 +192,7 @@ impl BlockMlp {
             Self::Dense(mlp) => mlp.forward(x),
             Self::Pointwise(mlp) => {
                 let x = module::linear(x, matrix(&mlp.fc1), mlp.fc1.bias.as_ref().map(|bias| bias.val()));
-                let x = activation::gelu(x);
+                let x = gelu(x);
                 module::linear(x, matrix(&mlp.fc2), mlp.fc2.bias.as_ref().map(|bias| bias.val()))
             }
         }

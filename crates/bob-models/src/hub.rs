@@ -23,10 +23,7 @@ pub(crate) struct TimmCheckpoint {
 impl TimmCheckpoint {
     /// The entry of `family`'s table.
     pub(crate) fn entry(self, family: &str, ignored: &'static [&'static str]) -> CheckpointEntry {
-        let (architecture, _tag) = self
-            .name
-            .split_once('.')
-            .expect("timm's names are `architecture.tag`");
+        let (architecture, _tag) = self.name.split_once('.').expect("timm's names are `architecture.tag`");
         CheckpointEntry {
             checkpoint: Checkpoint {
                 name: self.name.to_owned(),
@@ -54,7 +51,11 @@ impl TimmCheckpoint {
 }
 
 fn pretraining(style: Style, data: &str, images: u64) -> Pretraining {
-    Pretraining { style, data: data.to_owned(), images }
+    Pretraining {
+        style,
+        data: data.to_owned(),
+        images,
+    }
 }
 
 /// ImageNet-1k with labels.

@@ -22,7 +22,10 @@ pub(crate) fn linear(d_input: usize, d_output: usize, bias: bool, device: &Devic
 pub(crate) fn conv2d(config: Conv2dConfig, device: &Device) -> Conv2d {
     let channels = config.channels[1];
     let bias = config.bias.then(|| zeros(channels, device));
-    Conv2d { bias, ..config.with_bias(false).with_initializer(NORMAL).init(device) }
+    Conv2d {
+        bias,
+        ..config.with_bias(false).with_initializer(NORMAL).init(device)
+    }
 }
 
 /// A vector of zeros.

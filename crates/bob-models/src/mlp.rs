@@ -3,8 +3,9 @@
 use bob_core::CostCounter;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor};
 
+use crate::host::gelu;
 use crate::init;
 
 /// Linear, exact GELU, linear.
@@ -26,7 +27,7 @@ impl Mlp {
     /// # Shapes
     ///   - x, output: `[..., dim]`
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.fc2.forward(activation::gelu(self.fc1.forward(x)))
+        self.fc2.forward(gelu(self.fc1.forward(x)))
     }
 
     /// Count a pass over `tokens` vectors.

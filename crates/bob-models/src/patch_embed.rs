@@ -31,7 +31,10 @@ impl PatchEmbed {
     pub(crate) fn with_norm(self, epsilon: f64, device: &Device) -> Self {
         let [embed_dim, ..] = self.proj.weight.lazy_shape().dims::<4>();
         let norm = LayerNormConfig::new(embed_dim).with_epsilon(epsilon).init(device);
-        Self { norm: Some(norm), ..self }
+        Self {
+            norm: Some(norm),
+            ..self
+        }
     }
 
     /// # Shapes

@@ -119,12 +119,19 @@ pub enum CreateError {
 
 /// Every architecture, in the order of the families.
 pub fn architectures() -> Vec<Architecture> {
-    crate::families().iter().flat_map(|family| family.architectures).copied().collect()
+    crate::families()
+        .iter()
+        .flat_map(|family| family.architectures)
+        .copied()
+        .collect()
 }
 
 /// Every checkpoint, in the order of the families.
 pub fn checkpoints() -> Vec<CheckpointEntry> {
-    crate::families().iter().flat_map(|family| (family.checkpoints)()).collect()
+    crate::families()
+        .iter()
+        .flat_map(|family| (family.checkpoints)())
+        .collect()
 }
 
 /// The backbone of checkpoint `name` with the weights of the file `path`, loaded strictly.
@@ -135,8 +142,12 @@ pub fn create(name: &str, path: &Path, device: &Device) -> Result<AnyBackbone, C
     let checkpoints = checkpoints();
     let entry = find("checkpoint", name, &checkpoints, |entry| &entry.checkpoint.name)?;
     let architectures = architectures();
-    let architecture =
-        find("architecture", &entry.checkpoint.architecture, &architectures, |architecture| architecture.name)?;
+    let architecture = find(
+        "architecture",
+        &entry.checkpoint.architecture,
+        &architectures,
+        |architecture| architecture.name,
+    )?;
     let options = InitOptions {
         num_classes: entry.checkpoint.num_classes,
         input_size: entry.checkpoint.preprocess.input_size,
@@ -149,8 +160,15 @@ pub fn create(name: &str, path: &Path, device: &Device) -> Result<AnyBackbone, C
 ///
 /// # Errors
 /// Where the name is unknown.
-pub fn create_random(name: &str, options: &InitOptions, seed: u64, device: &Device) -> Result<AnyBackbone, UnknownName> {
+pub fn create_random(
+    name: &str,
+    options: &InitOptions,
+    seed: u64,
+    device: &Device,
+) -> Result<AnyBackbone, UnknownName> {
     let architectures = architectures();
     let architecture = find("architecture", name, &architectures, |architecture| architecture.name)?;
-    Ok(weights::initialize(seed, device, || (architecture.init)(options, device)))
+    Ok(weights::initialize(seed, device, || {
+        (architecture.init)(options, device)
+    }))
 }

@@ -10,9 +10,9 @@ use burn::module::{Module, ParamId, list_param_ids};
 use burn::nn::conv::Conv2d;
 use burn::nn::pool::{AvgPool2d, AvgPool2dConfig, MaxPool2d, MaxPool2dConfig};
 use burn::nn::{BatchNorm, Linear, LinearConfig, PaddingConfig2d, Relu};
-use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 
+use crate::host::relu;
 use crate::hub::{TimmCheckpoint, imagenet_1k};
 use crate::layers::{batch_norm, conv_norm, conv2d, count_conv, fold, global_avg_pool};
 use crate::registry::{Architecture, CheckpointEntry, Family, InitOptions};
@@ -176,6 +176,10 @@ pub struct ResNet {
 
 /// What comes before the first batch norm; members of the deep stem count as in timm's `Sequential`.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a network has one stem, and a Box is no Module"
+)]
 enum Stem {
     Conv(Conv2d),
     Deep((Conv2d, Option<BatchNorm>, Relu, Conv2d, Option<BatchNorm>, Relu, Conv2d)),

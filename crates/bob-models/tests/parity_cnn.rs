@@ -1,6 +1,8 @@
 //! Residual networks and EfficientNets against timm 1.0.31: tiny members with stored outputs
 //! (`fixtures/make_models_cnn.py`), and timm's published figures of the full-size ones.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 
 use bob_core::{Backbone, CostCounter, num_parameters};
@@ -45,7 +47,7 @@ fn relative_error<const D: usize>(actual: Tensor<D>, expected: Tensor<D>) -> f64
     f64::from(norm(actual - expected.clone()) / norm(expected))
 }
 
-/// Embedding, logits and every map equal timm's, batch norm folded and not, on a plain device and under autodiff.
+/// Embedding, logits and every map equal timm's, batch norm folded and not; folded, also on a device that tracks gradients.
 fn check(name: &str, reductions: [usize; 5], init: impl Fn(&Device) -> AnyBackbone) {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/models"))
         .join(format!("{name}.safetensors"));
@@ -55,7 +57,8 @@ fn check(name: &str, reductions: [usize; 5], init: impl Fn(&Device) -> AnyBackbo
         ignored: OUTPUTS,
         ..LoadOptions::default()
     };
-    let (backbone, _) = load_module(init(&Device::flex()), &path, &options).unwrap();
+    let load = |device: &Device| load_module(init(device), &path, &options).unwrap().0;
+    let backbone = load(&Device::flex());
     let images: Tensor<4> = tensor(&file, "images");
 
     let info = backbone.feature_info();
@@ -83,6 +86,11 @@ fn check(name: &str, reductions: [usize; 5], init: impl Fn(&Device) -> AnyBackbo
             "{name} {how}: {errors:?}"
         );
     }
+
+    let device = Device::flex().autodiff();
+    let embedding = load(&device).fuse().forward_embedding(images.to_device(&device));
+    let error = relative_error(embedding.inner(), tensor(&file, "embedding"));
+    assert!(error < TOLERANCE, "{name} under autodiff: {error}");
 }
 
 #[test]
@@ -149,10 +157,7 @@ fn efficientnet_equals_timm() {
         [1, 3, 1, 6, 16],
         [1, 3, 2, 6, 16],
     ]);
-    check(
-        "mobilenetv2",
-        EfficientNetConfig::new(mobile, Activation::Relu6),
-    );
+    check("mobilenetv2", EfficientNetConfig::new(mobile, Activation::Relu6));
 }
 
 /// Parameters, counted in timm 1.0.31; `infer_gmacs` and `infer_macts` of timm's
@@ -193,7 +198,11 @@ fn cost_equals_timms_figures() {
         // fvcore, which timm asks, adds two operations for every element of a batch norm, and there is one after
         // every convolution that matters.
         let fvcore = cost.macs + 2 * cost.activations;
-        assert_eq!((rounded(fvcore, 1e9), rounded(cost.activations, 1e6)), (gmacs, macts), "{name}");
+        assert_eq!(
+            (rounded(fvcore, 1e9), rounded(cost.activations, 1e6)),
+            (gmacs, macts),
+            "{name}"
+        );
     }
 }
 

@@ -1,5 +1,11 @@
 //! ConvNeXt, ViT and Swin V2 against timm's own outputs: `fixtures/make_models_transformers.py`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking and says what it saw"
+)]
+
 use std::path::PathBuf;
 
 use bob_core::{Backbone, CostCounter, num_parameters};
@@ -7,6 +13,7 @@ use bob_models::{
     AnyBackbone, ConvNextConfig, GlobalPool, InitOptions, SwinTransformerV2Config, VisionTransformerConfig,
     architectures,
 };
+use burn::module::{Module, ModuleVisitor, Param, list_param_ids};
 use burn::store::{ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, SafetensorsStore, bridge};
 use burn::tensor::{Device, Tensor};
 
@@ -26,7 +33,10 @@ fn store(name: &str) -> SafetensorsStore {
 
 fn load(mut backbone: AnyBackbone, name: &str) -> AnyBackbone {
     let result = backbone.load_from(&mut store(name)).unwrap();
-    assert!(result.errors.is_empty() && result.missing.is_empty(), "{name}: {result}");
+    assert!(
+        result.errors.is_empty() && result.missing.is_empty(),
+        "{name}: {result}"
+    );
     let unused: Vec<_> = result
         .unused
         .iter()
@@ -58,7 +68,10 @@ fn check_outputs(backbone: &AnyBackbone, name: &str, how: &str) {
     let logits = backbone.forward_classifier(embedding.clone()).unwrap();
     let maps = backbone.forward_intermediates(images);
     assert_eq!(maps.len(), info.len(), "{name}");
-    assert!(oracle::<4>(name, &format!("stage{}", maps.len())).is_none(), "{name}: a map is not given");
+    assert!(
+        oracle::<4>(name, &format!("stage{}", maps.len())).is_none(),
+        "{name}: a map is not given"
+    );
 
     let mut errors = vec![
         relative_error(embedding, oracle(name, "embedding").unwrap()),
@@ -68,14 +81,21 @@ fn check_outputs(backbone: &AnyBackbone, name: &str, how: &str) {
         let [_, channels, rows, columns] = map.dims();
         assert_eq!(channels, info.num_chs, "{name} stage{i}");
         if height % info.reduction == 0 && width % info.reduction == 0 {
-            assert_eq!([rows, columns], [height / info.reduction, width / info.reduction], "{name} stage{i}");
+            assert_eq!(
+                [rows, columns],
+                [height / info.reduction, width / info.reduction],
+                "{name} stage{i}"
+            );
         }
         errors.push(relative_error(map, oracle(name, &format!("stage{i}")).unwrap()));
     }
     let worst = errors.iter().copied().fold(0.0, f64::max);
     eprintln!("{name} {how}: {worst:.1e}");
     // Written so that a NaN fails.
-    assert!(errors.iter().all(|error| *error < TOLERANCE), "{name} {how}: {errors:?}");
+    assert!(
+        errors.iter().all(|error| *error < TOLERANCE),
+        "{name} {how}: {errors:?}"
+    );
 }
 
 /// Embedding, logits and every map equal timm's, folded and not.
@@ -114,9 +134,18 @@ fn vit_equals_timm() {
     let device = Device::flex();
     let scaled = || vit().with_init_values(Some(0.1));
     check("vit_token", vit().init(&device));
-    check("vit_avg_layer_scale", scaled().with_global_pool(GlobalPool::Avg).init(&device));
-    check("vit_reg_no_embed_class", scaled().with_reg_tokens(2).with_no_embed_class(true).init(&device));
-    check("vit_pre_norm", vit().with_pre_norm(true).with_norm_epsilon(1e-5).init(&device));
+    check(
+        "vit_avg_layer_scale",
+        scaled().with_global_pool(GlobalPool::Avg).init(&device),
+    );
+    check(
+        "vit_reg_no_embed_class",
+        scaled().with_reg_tokens(2).with_no_embed_class(true).init(&device),
+    );
+    check(
+        "vit_pre_norm",
+        vit().with_pre_norm(true).with_norm_epsilon(1e-5).init(&device),
+    );
 }
 
 #[test]
@@ -136,7 +165,10 @@ fn vit_of_another_size_equals_timm() {
 fn swinv2_equals_timm() {
     let device = Device::flex();
     check("swinv2_shift", swin(4, [32, 48]).init(&device));
-    check("swinv2_pretrained_window", swin(4, [32, 32]).with_pretrained_window_sizes(vec![3, 2]).init(&device));
+    check(
+        "swinv2_pretrained_window",
+        swin(4, [32, 32]).with_pretrained_window_sizes(vec![3, 2]).init(&device),
+    );
     check("swinv2_small_map", swin(8, [32, 32]).init(&device));
     check("swinv2_padded", swin(4, [40, 40]).init(&device));
 }
@@ -181,14 +213,100 @@ fn costs_equal_timms() {
         let [counted_gmacs, counted_macts] = [cost.macs as f64 / 1e9, cost.activations as f64 / 1e6];
         eprintln!("{name}: {counted_gmacs:.3} of {gmacs} GMACs, {counted_macts:.3} of {macts} Macts");
         // fvcore counts five more for every element that a layer norm norms, which we do not.
-        assert!((counted_gmacs / gmacs - 1.0).abs() < 0.015, "{name}: {counted_gmacs} GMACs of {gmacs}");
-        assert!((counted_macts - macts).abs() < 0.006, "{name}: {counted_macts} Macts of {macts}");
+        assert!(
+            (counted_gmacs / gmacs - 1.0).abs() < 0.015,
+            "{name}: {counted_gmacs} GMACs of {gmacs}"
+        );
+        assert!(
+            (counted_macts - macts).abs() < 0.006,
+            "{name}: {counted_macts} Macts of {macts}"
+        );
     }
+}
+
+/// The tiny models with the weights of their fixtures.
+fn loaded(device: &Device) -> Vec<(&'static str, AnyBackbone)> {
+    [
+        ("convnext_linear_mlp", convnext().init(device).into()),
+        ("convnext_conv_mlp", convnext().with_conv_mlp(true).init(device).into()),
+        ("vit_reg_no_embed_class", {
+            let config = vit().with_init_values(Some(0.1)).with_reg_tokens(2);
+            config.with_no_embed_class(true).init(device).into()
+        }),
+        (
+            "vit_pre_norm",
+            vit().with_pre_norm(true).with_norm_epsilon(1e-5).init(device).into(),
+        ),
+        ("swinv2_shift", swin(4, [32, 48]).init(device).into()),
+        ("swinv2_padded", swin(4, [40, 40]).init(device).into()),
+    ]
+    .map(|(name, backbone)| (name, load(backbone, name)))
+    .into()
+}
+
+struct Gradients<'a> {
+    gradients: &'a burn::tensor::Gradients,
+    found: usize,
+}
+
+impl ModuleVisitor for Gradients<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let gradient = param
+            .val()
+            .grad(self.gradients)
+            .expect("every parameter has a gradient");
+        let norm = gradient.clone().mul(gradient).sum().into_scalar::<f32>();
+        assert!(norm.is_finite() && norm > 0.0, "{norm}");
+        self.found += 1;
+    }
+}
+
+#[test]
+fn every_parameter_has_a_gradient() {
+    let device = Device::flex().autodiff();
+    for (name, backbone) in loaded(&device) {
+        let images: Tensor<4> = Tensor::from_data(oracle::<4>(name, "images").unwrap().into_data(), &device);
+        let logits = backbone.forward_classifier(backbone.forward_embedding(images)).unwrap();
+        let gradients = logits.clone().mul(logits).sum().backward();
+        let mut visitor = Gradients {
+            gradients: &gradients,
+            found: 0,
+        };
+        backbone.visit(&mut visitor);
+        assert_eq!(visitor.found, list_param_ids(&backbone).len(), "{name}");
+    }
+}
+
+/// The groups hold every parameter but the classifier's two, once.
+#[test]
+fn layer_groups_cover_the_backbone() {
+    for (name, backbone) in loaded(&Device::flex()) {
+        let mut grouped: Vec<_> = backbone.layer_groups().into_iter().flatten().collect();
+        let count = grouped.len();
+        grouped.sort();
+        grouped.dedup();
+        assert_eq!(grouped.len(), count, "{name}: a parameter is in two groups");
+        assert_eq!(count + 2, list_param_ids(&backbone).len(), "{name}");
+    }
+}
+
+/// Our own architecture is of the size that its description says.
+#[test]
+fn swinv2_micro_is_of_the_size_of_vit_tiny() {
+    let (backbone, _) = create("swinv2_micro_window7_224");
+    let millions = num_parameters(&backbone) as f64 / 1e6;
+    assert!((5.0..6.0).contains(&millions), "{millions}");
 }
 
 fn create(name: &str) -> (AnyBackbone, [usize; 2]) {
     let architectures = architectures();
-    let architecture = architectures.iter().find(|architecture| architecture.name == name).unwrap();
-    let options = InitOptions { num_classes: 1000, input_size: architecture.input_size };
+    let architecture = architectures
+        .iter()
+        .find(|architecture| architecture.name == name)
+        .unwrap();
+    let options = InitOptions {
+        num_classes: 1000,
+        input_size: architecture.input_size,
+    };
     ((architecture.init)(&options, &Device::flex()), architecture.input_size)
 }

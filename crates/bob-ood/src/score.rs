@@ -216,11 +216,11 @@ mod tests {
             "corruption `fog` at severity 1 is predicted but not part of the protocol",
         );
         check(
-            &|_, shifted| drop(shifted[1].predicted.pop()),
+            &|_, shifted| shifted[1].predicted.truncate(3),
             "`gaussian_noise` at severity 2 has predictions of 3 images; expected 4, those of the clean set",
         );
         check(
-            &|clean, _| drop(clean.predicted.pop()),
+            &|clean, _| clean.predicted.truncate(3),
             "the clean set has predictions of 3 images; expected 4, those of the clean set",
         );
         let (clean, _) = predictions();

@@ -160,8 +160,16 @@ fn a_shifted_image_depends_on_its_name_severity_and_seed_alone() {
             .collect()
     };
     assert_ne!(difference(0), difference(1), "another image");
-    assert_eq!(noisy.bytes(1).expect("bytes"), [1; 4], "what is stored is the clean image");
-    for other in [set("gaussian_noise", 3, 0), set("contrast", 2, 0), set("gaussian_noise", 2, 1)] {
+    assert_eq!(
+        noisy.bytes(1).expect("bytes"),
+        [1; 4],
+        "what is stored is the clean image"
+    );
+    for other in [
+        set("gaussian_noise", 3, 0),
+        set("contrast", 2, 0),
+        set("gaussian_noise", 2, 1),
+    ] {
         assert_ne!(noisy.pixels(), other.pixels());
     }
 }

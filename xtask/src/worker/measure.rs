@@ -39,7 +39,9 @@ pub fn run(args: &Measure) -> Result<ExitCode> {
     let backbone = candidate.load(weights.as_deref(), 0, &device)?;
     let backbone = if args.no_fuse { backbone } else { backbone.fuse() };
     let load_seconds = start.elapsed().as_secs_f64();
-    let measurement = measure(&backbone, side, &protocol, &device)?;
+    let mut measurement = measure(&backbone, side, &protocol, &device)?;
+    // Folding takes away parameters that the published count has.
+    measurement.parameters = candidate.size(&device).0;
     if args.json {
         print_json(args, backend, &adapter(backend, &device), load_seconds, &measurement)?;
     } else {

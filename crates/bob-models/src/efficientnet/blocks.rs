@@ -12,6 +12,10 @@ use crate::layers::{batch_norm, conv_norm, conv2d, count_conv, fold};
 
 /// Either block; the shortcut is added where the shape stays.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "all blocks but the first are of the large kind"
+)]
 pub(super) enum Block {
     DepthwiseSeparable(DepthwiseSeparableConv),
     InvertedResidual(InvertedResidual),

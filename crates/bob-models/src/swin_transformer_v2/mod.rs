@@ -144,7 +144,11 @@ impl SwinTransformerV2 {
     ///   - output: `[batch, height / 4, width / 4, embed_dim]`
     fn forward_embed(&self, images: Tensor<4>) -> Tensor<4> {
         let [_, _, height, width] = images.dims();
-        assert_eq!([height, width], self.input_size, "the windows are laid out for one input size");
+        assert_eq!(
+            [height, width],
+            self.input_size,
+            "the windows are laid out for one input size"
+        );
         self.patch_embed.forward(images)
     }
 }
@@ -189,7 +193,12 @@ impl Block {
 
 impl Backbone for SwinTransformerV2 {
     fn feature_info(&self) -> Vec<FeatureInfo> {
-        let dim = |stage: &Stage| stage.blocks.first().map_or(0, |block| block.norm1.gamma.lazy_shape()[0]);
+        let dim = |stage: &Stage| {
+            stage
+                .blocks
+                .first()
+                .map_or(0, |block| block.norm1.gamma.lazy_shape()[0])
+        };
         self.layers
             .iter()
             .enumerate()

@@ -11,24 +11,46 @@ use crate::{AnyBackbone, CheckpointEntry, InitOptions};
 /// The family's tables.
 pub(crate) static FAMILY: Family = Family {
     architectures: &[
-        vit("vit_tiny_patch16_224", 224, |options, device| init(VisionTransformerConfig::tiny(), options, device)),
-        vit("vit_small_patch16_224", 224, |options, device| init(VisionTransformerConfig::small(), options, device)),
-        vit("vit_base_patch16_224", 224, |options, device| init(VisionTransformerConfig::base(), options, device)),
-        vit("vit_base_patch16_384", 384, |options, device| init(VisionTransformerConfig::base(), options, device)),
-        vit("vit_large_patch16_224", 224, |options, device| init(VisionTransformerConfig::large(), options, device)),
+        vit("vit_tiny_patch16_224", 224, |options, device| {
+            init(VisionTransformerConfig::tiny(), options, device)
+        }),
+        vit("vit_small_patch16_224", 224, |options, device| {
+            init(VisionTransformerConfig::small(), options, device)
+        }),
+        vit("vit_base_patch16_224", 224, |options, device| {
+            init(VisionTransformerConfig::base(), options, device)
+        }),
+        vit("vit_base_patch16_384", 384, |options, device| {
+            init(VisionTransformerConfig::base(), options, device)
+        }),
+        vit("vit_large_patch16_224", 224, |options, device| {
+            init(VisionTransformerConfig::large(), options, device)
+        }),
         vit("vit_base_patch16_clip_224", 224, |options, device| {
             init(VisionTransformerConfig::base_clip(), options, device)
         }),
-        vit("deit_tiny_patch16_224", 224, |options, device| init(VisionTransformerConfig::tiny(), options, device)),
-        vit("deit_small_patch16_224", 224, |options, device| init(VisionTransformerConfig::small(), options, device)),
-        vit("deit_base_patch16_224", 224, |options, device| init(VisionTransformerConfig::base(), options, device)),
-        vit("deit_base_patch16_384", 384, |options, device| init(VisionTransformerConfig::base(), options, device)),
+        vit("deit_tiny_patch16_224", 224, |options, device| {
+            init(VisionTransformerConfig::tiny(), options, device)
+        }),
+        vit("deit_small_patch16_224", 224, |options, device| {
+            init(VisionTransformerConfig::small(), options, device)
+        }),
+        vit("deit_base_patch16_224", 224, |options, device| {
+            init(VisionTransformerConfig::base(), options, device)
+        }),
+        vit("deit_base_patch16_384", 384, |options, device| {
+            init(VisionTransformerConfig::base(), options, device)
+        }),
     ],
     checkpoints,
 };
 
 const fn vit(name: &'static str, size: usize, init: fn(&InitOptions, &Device) -> AnyBackbone) -> Architecture {
-    Architecture { name, input_size: [size, size], init }
+    Architecture {
+        name,
+        input_size: [size, size],
+        init,
+    }
 }
 
 impl VisionTransformerConfig {
@@ -76,10 +98,24 @@ fn checkpoints() -> Vec<CheckpointEntry> {
         checkpoint(name, preprocess, pretraining, 1000, "Apache-2.0", "2106.10270")
     };
     let dino = |name| {
-        checkpoint(name, at(224), hub::imagenet_1k_self_supervised(), 0, "Apache-2.0", "2104.14294")
+        checkpoint(
+            name,
+            at(224),
+            hub::imagenet_1k_self_supervised(),
+            0,
+            "Apache-2.0",
+            "2104.14294",
+        )
     };
     let mae = |name| {
-        checkpoint(name, at(224), hub::imagenet_1k_self_supervised(), 0, "CC-BY-NC-4.0", "2111.06377")
+        checkpoint(
+            name,
+            at(224),
+            hub::imagenet_1k_self_supervised(),
+            0,
+            "CC-BY-NC-4.0",
+            "2111.06377",
+        )
     };
     let clip = |name, num_classes| {
         let preprocess = Preprocess {
@@ -88,10 +124,20 @@ fn checkpoints() -> Vec<CheckpointEntry> {
             std: Preprocess::CLIP_STD,
             ..at(224)
         };
-        checkpoint(name, preprocess, hub::laion_2b(), num_classes, "Apache-2.0", "2212.07143")
+        checkpoint(
+            name,
+            preprocess,
+            hub::laion_2b(),
+            num_classes,
+            "Apache-2.0",
+            "2212.07143",
+        )
     };
     let deit = |name| checkpoint(name, at(224), hub::imagenet_1k(), 1000, "Apache-2.0", "2012.12877");
-    let at_384 = || Preprocess { crop_pct: 1.0, ..at(384) };
+    let at_384 = || Preprocess {
+        crop_pct: 1.0,
+        ..at(384)
+    };
     vec![
         augreg("vit_tiny_patch16_224.augreg_in21k_ft_in1k", hub::imagenet_22k()),
         augreg("vit_small_patch16_224.augreg_in21k_ft_in1k", hub::imagenet_22k()),
@@ -120,13 +166,23 @@ fn checkpoints() -> Vec<CheckpointEntry> {
         deit("deit_tiny_patch16_224.fb_in1k"),
         deit("deit_small_patch16_224.fb_in1k"),
         deit("deit_base_patch16_224.fb_in1k"),
-        checkpoint("deit_base_patch16_384.fb_in1k", at_384(), hub::imagenet_1k(), 1000, "Apache-2.0", "2012.12877"),
+        checkpoint(
+            "deit_base_patch16_384.fb_in1k",
+            at_384(),
+            hub::imagenet_1k(),
+            1000,
+            "Apache-2.0",
+            "2012.12877",
+        ),
     ]
 }
 
 /// timm's preprocessing of this family with ImageNet's statistics.
 fn at(size: usize) -> Preprocess {
-    Preprocess { crop_pct: 0.9, ..Preprocess::imagenet(size) }
+    Preprocess {
+        crop_pct: 0.9,
+        ..Preprocess::imagenet(size)
+    }
 }
 
 fn checkpoint(
@@ -137,5 +193,13 @@ fn checkpoint(
     license: &'static str,
     paper: &'static str,
 ) -> CheckpointEntry {
-    TimmCheckpoint { name, preprocess, pretraining, num_classes, license, paper }.entry("vision_transformer", &[])
+    TimmCheckpoint {
+        name,
+        preprocess,
+        pretraining,
+        num_classes,
+        license,
+        paper,
+    }
+    .entry("vision_transformer", &[])
 }

@@ -313,7 +313,9 @@ impl Source {
                 let backbone = self.backbone()?;
                 let load_seconds = start.elapsed().as_secs_f64();
                 let size = self.candidate.checkpoint.preprocess.input_size;
-                let measurement = bob_efficiency::measure(backbone, size, protocol, &self.device)?;
+                let mut measurement = bob_efficiency::measure(backbone, size, protocol, &self.device)?;
+                // Folding takes away parameters that the published count has.
+                measurement.parameters = self.candidate.size(&self.device).0;
                 Ok(measurement.metrics(load_seconds, &bootstrap)?)
             }
             (protocol, data) => bail!("protocol `{}` does not run on `{}`", protocol.name(), data.name()),

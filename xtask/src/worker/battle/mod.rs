@@ -5,6 +5,7 @@ mod plan;
 mod profile;
 mod run;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,23 +46,30 @@ pub fn run(args: &BenchAll) -> Result<ExitCode> {
 }
 
 /// The plan of what is asked; of the quick profile on the repository's own images where no data set can be had.
-fn plan(args: &BenchAll, store: &Store, results: &std::path::Path) -> Result<Plan> {
+fn plan(args: &BenchAll, store: &Store, results: &Path) -> Result<Plan> {
     if args.fixtures {
-        return Plan::make(args, &Profile::fixtures(args, store)?, store, results, true);
+        return plan_on_fixtures(args, store, results, &[]);
     }
     let profile = Profile::open(args)?;
     let plan = Plan::make(args, &profile, store, results, false)?;
     if profile.is_built_in() && args.dataset.is_empty() && plan.is_without_data() {
-        for reason in &plan.missing_data {
-            eprintln!("{reason}");
-        }
-        let store = Store::new(true)?;
-        return Plan::make(args, &Profile::fixtures(args, &store)?, &store, results, true);
+        return plan_on_fixtures(args, &Store::new(true)?, results, &plan.missing_data);
     }
-    Ok(plan)
+    plan.checked(args)
 }
 
-fn battle(args: &BenchAll, plan: &Plan, results: &std::path::Path, interrupted: &AtomicBool) -> Result<ExitCode> {
+fn plan_on_fixtures(args: &BenchAll, store: &Store, results: &Path, reasons: &[String]) -> Result<Plan> {
+    eprintln!(
+        "on fixtures: the repository's own images, which show that the path works and not which backbone is better; \
+         every record says so"
+    );
+    for reason in reasons {
+        eprintln!("{reason}");
+    }
+    Plan::make(args, &Profile::fixtures(args, store)?, store, results, true)?.checked(args)
+}
+
+fn battle(args: &BenchAll, plan: &Plan, results: &Path, interrupted: &AtomicBool) -> Result<ExitCode> {
     let mut failures: Vec<(String, String)> = Vec::new();
     let to_run = plan
         .cells
@@ -115,7 +123,7 @@ fn say_interrupted(plan: &Plan, finished: usize) -> ExitCode {
 }
 
 /// Failures, then the ranking, then where the report is.
-fn conclude(plan: &Plan, results: &std::path::Path, failures: &[(String, String)], stopped: bool) -> Result<ExitCode> {
+fn conclude(plan: &Plan, results: &Path, failures: &[(String, String)], stopped: bool) -> Result<ExitCode> {
     if !failures.is_empty() {
         eprintln!("\n{} of {} cells failed:", failures.len(), plan.cells.len());
     }
@@ -138,7 +146,7 @@ fn conclude(plan: &Plan, results: &std::path::Path, failures: &[(String, String)
 }
 
 /// Write the report of all records in the folder that are of this run's kind: on real images, or on fixtures.
-fn summarise(plan: &Plan, results: &std::path::Path) -> Result<(bob_report::Battle, Vec<std::path::PathBuf>)> {
+fn summarise(plan: &Plan, results: &Path) -> Result<(bob_report::Battle, Vec<PathBuf>)> {
     // What cannot be read was said in the plan, or is no cell of this run.
     let (mut records, _) = read_all(results);
     records.retain(|record| plan.kinds.contains(&record.data.fixtures));

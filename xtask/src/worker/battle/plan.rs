@@ -43,8 +43,6 @@ pub enum State {
 pub struct Plan {
     /// The cells, in the profile's order.
     pub cells: Vec<Planned>,
-    /// Whether it is on the repository's own images.
-    pub fixtures: bool,
     /// Why data sets cannot be had, one line each.
     pub missing_data: Vec<String>,
     /// Whether its cells are on fixtures; both where a profile mixes them.
@@ -77,7 +75,6 @@ impl Plan {
 
         let mut plan = Self {
             cells: Vec::new(),
-            fixtures,
             missing_data,
             kinds: BTreeSet::new(),
             datasets: datasets.len(),
@@ -105,7 +102,6 @@ impl Plan {
                 }
             }
         }
-        plan.stop_early(args)?;
         Ok(plan)
     }
 
@@ -116,9 +112,9 @@ impl Plan {
     }
 
     /// A cell that cannot run stops the run before it begins, unless the others are to go on.
-    fn stop_early(&self, args: &BenchAll) -> Result<()> {
-        if args.keep_going || args.dry_run || self.is_without_data() {
-            return Ok(());
+    pub fn checked(self, args: &BenchAll) -> Result<Self> {
+        if args.keep_going || args.dry_run {
+            return Ok(self);
         }
         let reasons: BTreeSet<&String> = self
             .cells
@@ -129,7 +125,7 @@ impl Plan {
             })
             .collect();
         if reasons.is_empty() {
-            return Ok(());
+            return Ok(self);
         }
         let mut text = String::new();
         for reason in reasons {
@@ -147,12 +143,6 @@ impl Plan {
         let done = count(|state| matches!(state, State::Done));
         let to_run = count(|state| matches!(state, State::ToRun));
         let broken = count(|state| matches!(state, State::Broken(_)));
-        if self.fixtures {
-            eprintln!(
-                "on fixtures: the repository's own images, which show that the path works and not which backbone is \
-                 better; every record says so"
-            );
-        }
         let broken = if broken == 0 {
             String::new()
         } else {
