@@ -87,3 +87,38 @@ pub trait Backbone: Module + ModuleDisplay {
     /// The default counts nothing; [`CostCounter::finish`] then reports that nothing was counted.
     fn count(&self, _counter: &mut CostCounter, _input_size: [usize; 2]) {}
 }
+
+/// Why a backbone does not take images of a size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("images of {height}x{width} pixels; expected {expected}")]
+pub struct InputSizeError {
+    /// Rows of the images.
+    pub height: usize,
+    /// Columns of the images.
+    pub width: usize,
+    /// What the backbone takes.
+    pub expected: String,
+}
+
+/// Whether `backbone` takes images of `[height, width]` pixels, by [`Backbone::fixed_input_size`] and
+/// [`Backbone::size_divisibility`].
+///
+/// # Errors
+/// Where it does not, with what it takes.
+pub fn check_input_size<B: Backbone>(backbone: &B, [height, width]: [usize; 2]) -> Result<(), InputSizeError> {
+    let divisor = backbone.size_divisibility();
+    let expected = match backbone.fixed_input_size() {
+        Some(fixed) if fixed != [height, width] => {
+            format!("{}x{}, the only size the weights accept", fixed[0], fixed[1])
+        }
+        _ if height == 0 || width == 0 || height % divisor != 0 || width % divisor != 0 => {
+            format!("multiples of {divisor}")
+        }
+        _ => return Ok(()),
+    };
+    Err(InputSizeError {
+        height,
+        width,
+        expected,
+    })
+}

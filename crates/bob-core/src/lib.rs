@@ -16,7 +16,7 @@ mod similarity;
 mod source;
 mod suggest;
 
-pub use backbone::{Backbone, FeatureInfo};
+pub use backbone::{Backbone, FeatureInfo, InputSizeError, check_input_size};
 pub use checkpoint::{Checkpoint, Pretraining, Style};
 pub use cost::{Cost, CostCounter};
 pub use embeddings::{Embeddings, EmbeddingsError};

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use bob_core::{Backbone, Cost, CostCounter, num_parameters};
+use bob_core::{Backbone, Cost, CostCounter, InputSizeError, check_input_size, num_parameters};
 use bob_stats::{Bootstrap, Direction, Metric, MetricError, quantile};
 use burn::tensor::{Device, Distribution, Tensor};
 
@@ -35,15 +35,8 @@ pub struct Measurement {
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
     /// The backbone does not take images of this size.
-    #[error("input size {height}x{width}; expected {expected}")]
-    InputSize {
-        /// Rows.
-        height: usize,
-        /// Columns.
-        width: usize,
-        /// What the backbone takes.
-        expected: String,
-    },
+    #[error(transparent)]
+    InputSize(#[from] InputSizeError),
     /// The device failed.
     #[error("the device failed during a timed pass: {0}")]
     Device(String),
@@ -91,24 +84,6 @@ pub fn measure<B: Backbone>(
         peak_memory_bytes: before.zip(peak).map(|(before, peak)| peak.saturating_sub(before)),
         parameters: num_parameters(backbone) as u64,
         cost: counter.finish(),
-    })
-}
-
-fn check_input_size<B: Backbone>(backbone: &B, [height, width]: [usize; 2]) -> Result<(), MeasureError> {
-    let divisor = backbone.size_divisibility();
-    let expected = match backbone.fixed_input_size() {
-        Some(fixed) if fixed != [height, width] => {
-            format!("{}x{}, the only size the weights accept", fixed[0], fixed[1])
-        }
-        None if height == 0 || width == 0 || height % divisor != 0 || width % divisor != 0 => {
-            format!("multiples of {divisor}")
-        }
-        _ => return Ok(()),
-    };
-    Err(MeasureError::InputSize {
-        height,
-        width,
-        expected,
     })
 }
 

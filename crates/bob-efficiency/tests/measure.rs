@@ -109,6 +109,6 @@ fn a_size_the_backbone_does_not_take_is_refused() {
         let error = measure(&slow(&device), size, &quick(), &device).expect_err("must be refused");
         assert_eq!(error.to_string(), expected);
     };
-    check([48, 64], "input size 48x64; expected multiples of 32");
-    check([0, 64], "input size 0x64; expected multiples of 32");
+    check([48, 64], "images of 48x64 pixels; expected multiples of 32");
+    check([0, 64], "images of 0x64 pixels; expected multiples of 32");
 }

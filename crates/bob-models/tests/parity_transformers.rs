@@ -1,10 +1,6 @@
 //! ConvNeXt, ViT and Swin V2 against timm's own outputs: `fixtures/make_models_transformers.py`.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test fails by panicking and says what it saw"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::PathBuf;
 
@@ -89,8 +85,6 @@ fn check_outputs(backbone: &AnyBackbone, name: &str, how: &str) {
         }
         errors.push(relative_error(map, oracle(name, &format!("stage{i}")).unwrap()));
     }
-    let worst = errors.iter().copied().fold(0.0, f64::max);
-    eprintln!("{name} {how}: {worst:.1e}");
     // Written so that a NaN fails.
     assert!(
         errors.iter().all(|error| *error < TOLERANCE),
@@ -211,7 +205,6 @@ fn costs_equal_timms() {
         backbone.count(&mut counter, input_size);
         let cost = counter.finish().unwrap();
         let [counted_gmacs, counted_macts] = [cost.macs as f64 / 1e9, cost.activations as f64 / 1e6];
-        eprintln!("{name}: {counted_gmacs:.3} of {gmacs} GMACs, {counted_macts:.3} of {macts} Macts");
         // fvcore counts five more for every element that a layer norm norms, which we do not.
         assert!(
             (counted_gmacs / gmacs - 1.0).abs() < 0.015,

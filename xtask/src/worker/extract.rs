@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail, ensure};
-use bob_core::Backbone;
 use bob_core::device::select;
+use bob_core::{Backbone, check_input_size};
 use bob_data::datasets::image_folder;
 use bob_data::{EvalTransform, ImageSet, PassOrder};
 use bob_models::AnyBackbone;
@@ -36,7 +36,7 @@ pub fn run(args: &Extract) -> Result<ExitCode> {
     };
     let backbone = candidate.load(weights.as_deref(), 0, &device)?;
     let backbone = if args.no_fuse { backbone } else { backbone.fuse() };
-    input.check(&backbone)?;
+    check_input_size(&backbone, [input.height, input.width])?;
 
     let mut outputs = Outputs::default();
     let mut progress = Progress::new("extracting", input.len);
@@ -128,24 +128,6 @@ impl Input {
             files: None,
             source: Source::Values(values.collect()),
         })
-    }
-
-    fn check(&self, backbone: &AnyBackbone) -> Result<()> {
-        let (size, divisor) = ([self.height, self.width], backbone.size_divisibility());
-        let found = format!("images of {}x{} pixels", self.height, self.width);
-        match backbone.fixed_input_size() {
-            Some(fixed) => ensure!(
-                fixed == size,
-                "{found}; the weights accept {}x{} only",
-                fixed[0],
-                fixed[1]
-            ),
-            None => ensure!(
-                size.iter().all(|side| side % divisor == 0),
-                "{found}; expected multiples of {divisor}"
-            ),
-        }
-        Ok(())
     }
 
     /// `[count, 3, height, width]` from image `start` on.

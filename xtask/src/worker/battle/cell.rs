@@ -10,7 +10,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use bob_classification::{Method, linear_probe};
 use bob_core::device::{BackendName, float_dtype, select};
-use bob_core::{Backbone, Embeddings};
+use bob_core::{Backbone, Embeddings, check_input_size};
 use bob_data::{CacheKey, EmbeddingCache, EvalTransform, ImageSet, Manifest, PassOrder, datasets, embed};
 use bob_efficiency::memory::peak_resident_bytes;
 use bob_models::AnyBackbone;
@@ -234,6 +234,7 @@ impl Source {
     fn backbone(&self) -> Result<&AnyBackbone> {
         if self.loaded.get().is_none() {
             let backbone = self.candidate.load(self.weights.as_deref(), self.seed, &self.device)?;
+            check_input_size(&backbone, self.candidate.checkpoint.preprocess.input_size)?;
             // Nothing was there, and no other thread is here.
             let _ = self.loaded.set(backbone.fuse());
         }
