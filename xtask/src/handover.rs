@@ -37,7 +37,7 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
 
 fn build(backend: Backend, libtorch: Option<&LibTorch>) -> Result<PathBuf> {
     let target = places::target()?;
-    // CI builds the worker for `wgpu` with little optimisation: in release that backend alone takes 24 minutes.
+    // `conformance` builds with little optimisation: in release `wgpu` alone takes 24 minutes.
     let profile = env::var("BOB_WORKER_PROFILE").unwrap_or_else(|_| "release".to_owned());
     let worker = target
         .join("bob")
