@@ -19,7 +19,12 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MODELS = ["resnet50", "vit_small_patch16_224", "convnext_tiny", "efficientnet_b0"]
+MODELS = ["resnet50", "convnext_tiny", "vit_small_patch16_224", "swinv2_tiny_window8_256", "efficientnet_b0"]
+
+
+def side(model: str) -> int:
+    """Side of the images in pixels."""
+    return 256 if model.endswith("_256") else 224
 
 
 def peak_memory() -> int:
@@ -37,7 +42,7 @@ def torch_child(model: str, batch: int, seconds: float, threads: int) -> None:
 
     torch.set_num_threads(threads)
     net = timm.create_model(model, pretrained=False).eval()
-    inputs = [torch.randn(batch, 3, 224, 224) for _ in range(4)]
+    inputs = [torch.randn(batch, 3, side(model), side(model)) for _ in range(4)]
     Path("/proc/self/clear_refs").write_text("5")
     times = []
     with torch.inference_mode():
@@ -72,7 +77,8 @@ def measure_bob(model: str, backend: str, batch: int, threads: int) -> tuple[flo
     ).stdout  # fmt: skip
     found = json.loads(out)
     seconds = found["latency_ms"]["p50"] / 1000 if batch == 1 else batch / found["images_per_second"]
-    return seconds, found["peak_memory_bytes"]
+    assert found["size"] == [side(model)] * 2, found["size"]
+    return seconds, found["peak_process_bytes"]
 
 
 def processor() -> str:
@@ -101,9 +107,10 @@ def main() -> None:
         "# Feature extraction against PyTorch",
         "",
         f"Made by `{' '.join(['python', 'benches/speed/forward.py', *sys.argv[1:]])}`.",
-        f"{processor()}, {arguments.threads} threads, float32, 224 px, {arguments.rounds} rounds in turn; "
-        "PyTorch 2.9.1 eager + timm 1.0.31.",
-        "Ratio: time of bob / time of PyTorch, median (range) of the rounds. Memory: peak of the forward passes, MiB.",
+        f"{processor()}, {arguments.threads} threads, float32, 224 px (256 for SwinV2), {arguments.rounds} "
+        "rounds in turn; PyTorch 2.9.1 eager + timm 1.0.31.",
+        "Ratio: time of bob / time of PyTorch, median (range) of the rounds. "
+        "MiB: peak of the whole process over the forward passes, the loaded model in it.",
         "",
         "| backbone | batch | PyTorch ms | MiB | " + " | ".join(f"{b} ms | {b} MiB | {b} ratio" for b in backends) + " |",
         "|---|---|---|---|" + "---|---|---|" * len(backends),

@@ -215,7 +215,7 @@ pub struct Measure {
     /// What to time.
     #[arg(long, value_enum, default_value_t)]
     pub mode: Mode,
-    /// Images of one pass of the throughput clock [default: the protocol's].
+    /// Images of one pass of the throughput clock, or of one step [default: the protocol's].
     #[arg(long, value_name = "N", value_parser = positive)]
     pub batch: Option<usize>,
     /// Side of the images [default: the checkpoint's].
@@ -224,7 +224,7 @@ pub struct Measure {
     /// Backend that computes.
     #[arg(long, value_name = "flex|wgpu|tch", default_value_t)]
     pub backend: Backend,
-    /// Leave batch norm as it is instead of folding it into the convolutions.
+    /// Leave batch norm as it is instead of folding it into the convolutions, as training always does.
     #[arg(long)]
     pub no_fuse: bool,
     /// One JSON object on stdout instead of a table.
@@ -238,6 +238,8 @@ pub enum Mode {
     /// The forward pass.
     #[default]
     Infer,
+    /// A training step: forward, backward and AdamW apart.
+    Train,
 }
 
 /// Arguments of `report`.

@@ -37,11 +37,9 @@ pub fn run(verb: Verb) -> Result<ExitCode> {
 
 fn build(backend: Backend, libtorch: Option<&LibTorch>) -> Result<PathBuf> {
     let target = places::target()?;
-    // `conformance` builds with little optimisation: in release `wgpu` alone takes 24 minutes.
-    let profile = env::var("BOB_WORKER_PROFILE").unwrap_or_else(|_| "release".to_owned());
     let worker = target
         .join("bob")
-        .join(format!("worker-{backend}-{profile}"))
+        .join(format!("worker-{backend}"))
         .join(format!("xtask{}", env::consts::EXE_SUFFIX));
     let mut features = format!("worker,{backend}");
     if places::on_path("nasm").is_some() {
@@ -53,15 +51,7 @@ fn build(backend: Backend, libtorch: Option<&LibTorch>) -> Result<PathBuf> {
         eprintln!("building the worker for `{backend}`; the first time takes minutes");
     }
     let mut cargo = places::cargo();
-    cargo.args([
-        "build",
-        "--profile",
-        &profile,
-        "--package",
-        "xtask",
-        "--features",
-        &features,
-    ]);
+    cargo.args(["build", "--release", "--package", "xtask", "--features", &features]);
     // Quiet once it is built, so that a plan is not preceded by a line about nothing.
     if worker.exists() {
         cargo.arg("--quiet");
@@ -73,7 +63,7 @@ fn build(backend: Backend, libtorch: Option<&LibTorch>) -> Result<PathBuf> {
     if !status.success() {
         bail!("the worker for `{backend}` does not build ({status}); cargo's messages are above");
     }
-    let built = target.join(&profile).join(format!("xtask{}", env::consts::EXE_SUFFIX));
+    let built = target.join("release").join(format!("xtask{}", env::consts::EXE_SUFFIX));
     keep(&built, &worker)?;
     Ok(worker)
 }

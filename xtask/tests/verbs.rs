@@ -208,3 +208,76 @@ fn speed_is_measured() {
         .ends_with(1);
     assert!(said.err.contains("50x50"), "{}", said.err);
 }
+
+#[test]
+fn training_is_measured() {
+    let site = Site::new();
+    let train = |backbone: &str, size: &str, batch: &str, more: &[&str]| {
+        let arguments = [
+            "measure",
+            "--mode",
+            "train",
+            "--backbone",
+            backbone,
+            "--size",
+            size,
+            "--batch",
+            batch,
+        ];
+        site.bob(&[&arguments, more].concat())
+    };
+    let measured = json(&train("resnet18.random", "32", "2", &["--json"]).ends_with(0).out);
+    let number = |pointer: &str| {
+        measured
+            .pointer(pointer)
+            .and_then(Value::as_f64)
+            .unwrap_or_else(|| panic!("`{pointer}` is a number: {measured}"))
+    };
+    assert_eq!(
+        (&measured["mode"], &measured["folded"]),
+        (&"train".into(), &false.into())
+    );
+    assert_eq!(
+        (&measured["backend"], &measured["dtype"]),
+        (&"flex".into(), &"f32".into())
+    );
+    assert_eq!(
+        (&measured["batch"], &measured["size"]),
+        (&2.into(), &serde_json::json!([32, 32]))
+    );
+    assert_eq!(measured["parameters"], 11_689_512);
+    assert!(number("/images_per_second") > 0.0 && number("/steps") >= 5.0 && number("/warmup_steps") >= 2.0);
+    let parts = ["forward", "backward", "optimizer"].map(|part| number(&format!("/seconds/{part}")));
+    assert!(
+        parts
+            .iter()
+            .all(|&seconds| seconds > 0.0 && seconds < number("/seconds/step"))
+    );
+    // Weights, gradients and the two moments of AdamW, four bytes each; the process held the weights before.
+    assert!(number("/peak_memory_bytes") > 3.0 * 4.0 * 11.6e6);
+    assert!(number("/peak_process_bytes") > number("/peak_memory_bytes"));
+
+    let table = train("resnet18.random", "32", "2", &[]).ends_with(0).out;
+    for name in [
+        "forward_seconds",
+        "backward_seconds",
+        "optimizer_seconds",
+        "step_seconds",
+        "heap",
+    ] {
+        assert!(table.contains(name), "no `{name}` in {table}");
+    }
+    let check = |backbone: &str, size: &str, batch: &str, status: i32, expected: &str| {
+        let said = train(backbone, size, batch, &[]).ends_with(status);
+        assert!(said.err.contains(expected), "`{}` has no `{expected}`", said.err);
+    };
+    check("vit_tiny_patch16_224.random", "50", "2", 1, "images of 50x50 pixels");
+    check(
+        "resnet18.random",
+        "32",
+        "1",
+        1,
+        "its last map has one value per channel",
+    );
+    check("resnet18.random", "32", "0", 2, "expected at least 1");
+}

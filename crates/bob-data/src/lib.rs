@@ -23,5 +23,5 @@ pub use encode::{EncodeError, encode_jpeg};
 pub use loader::{Batch, Loader};
 pub use manifest::{Manifest, ManifestEntry};
 pub use resize::{PassOrder, Window, resize};
-pub use subset::{Subset, holdout, holdout_rows};
+pub use subset::Subset;
 pub use transform::EvalTransform;

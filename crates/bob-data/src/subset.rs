@@ -1,4 +1,4 @@
-//! Part of a data set: class-balanced subsets, and the hold-out that model selection sees.
+//! Part of a data set: class-balanced subsets.
 //!
 //! Images are chosen by a hash of their names, so a choice neither depends on the order of files nor on a
 //! random number generator, and a larger subset holds every smaller one of the same seed.
@@ -29,11 +29,6 @@ impl Subset {
             "an index of the subset is past the end of its set"
         );
         Self { set, indices }
-    }
-
-    /// Indices in the other set.
-    pub fn indices(&self) -> &[usize] {
-        &self.indices
     }
 }
 
@@ -120,41 +115,6 @@ impl Dataset {
             splits,
         })
     }
-}
-
-/// Cut the `share` of the images of every class with the smallest name hashes out of `set`: `(fit, validation)`.
-///
-/// Rounded to the nearest number per class, and never a whole class. The order of images is kept.
-///
-/// # Panics
-/// Where `share` is not in [0, 1).
-pub fn holdout(set: &Arc<dyn ImageSet>, share: f64) -> (Subset, Subset) {
-    let names: Vec<String> = (0..set.len()).map(|index| set.name(index)).collect();
-    let labels: Vec<u32> = (0..set.len()).map(|index| set.label(index)).collect();
-    let (fit, validation) = holdout_rows(&names, &labels, share);
-    (Subset::new(set.clone(), fit), Subset::new(set.clone(), validation))
-}
-
-/// [`holdout`] for images known by `names` and `labels`, such as embeddings: rows of `(fit, validation)`.
-///
-/// # Panics
-/// Where `share` is not in [0, 1) or the numbers of names and labels differ.
-pub fn holdout_rows(names: &[String], labels: &[u32], share: f64) -> (Vec<usize>, Vec<usize>) {
-    assert!((0.0..1.0).contains(&share), "the held-out share must be in [0, 1)");
-    assert_eq!(names.len(), labels.len(), "every name has a label");
-    let mut classes: BTreeMap<u32, Vec<(u64, usize)>> = BTreeMap::new();
-    for (row, (name, &label)) in names.iter().zip(labels).enumerate() {
-        classes.entry(label).or_default().push((hash("holdout", 0, name), row));
-    }
-    let mut is_held_out = vec![false; names.len()];
-    for rows in classes.values_mut() {
-        rows.sort_unstable();
-        let count = ((rows.len() as f64 * share).round() as usize).min(rows.len() - 1);
-        for &(_, row) in &rows[..count] {
-            is_held_out[row] = true;
-        }
-    }
-    (0..names.len()).partition(|&row| !is_held_out[row])
 }
 
 /// Indices of `size` images, ascending: every class's first image by hash, then every second one, and so on.

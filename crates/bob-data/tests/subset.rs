@@ -1,9 +1,9 @@
-//! Subsets and hold-outs: balanced, by names, and the same for ever.
+//! Subsets: balanced, by names, and the same for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use bob_data::{Dataset, ImageSet, datasets, holdout, holdout_rows};
+use bob_data::{Dataset, ImageSet, datasets};
 use sha2::{Digest, Sha256};
 
 fn sha256(bytes: &[u8]) -> String {
@@ -92,34 +92,4 @@ fn subsets_for_retrieval_keep_their_labels() {
     check(&[("query", 0)], "0 images of split `query` were asked for; it has 60");
     check(&[("query", 61)], "61 images of split `query` were asked for; it has 60");
     check(&[("querry", 6)], "did you mean `query`?");
-}
-
-#[test]
-fn the_hold_out_takes_its_share_of_every_class() {
-    let set = datasets::open("fixtures", Path::new("")).expect("committed").splits["train"].clone();
-    let (fit, validation) = holdout(&set, 0.25);
-    assert_eq!((fit.len(), validation.len()), (90, 30));
-    let mut all: Vec<usize> = fit.indices().iter().chain(validation.indices()).copied().collect();
-    all.sort_unstable();
-    assert_eq!(all, (0..120).collect::<Vec<_>>());
-    for class in 0..10 {
-        assert_eq!(labels(&validation).iter().filter(|&&label| label == class).count(), 3);
-    }
-
-    // It goes by names: in another order of images the same ones are held out.
-    let (names, labels) = (names(&*set), labels(&*set));
-    let (_, rows) = holdout_rows(&names, &labels, 0.25);
-    assert_eq!(rows, validation.indices());
-    let reversed = |row: usize| 119 - row;
-    let (names_reversed, labels_reversed): (Vec<_>, Vec<_>) = (0..120)
-        .map(|row| (names[reversed(row)].clone(), labels[reversed(row)]))
-        .unzip();
-    let (_, mut other) = holdout_rows(&names_reversed, &labels_reversed, 0.25);
-    other.iter_mut().for_each(|row| *row = reversed(*row));
-    other.sort_unstable();
-    assert_eq!(other, rows);
-
-    assert!(holdout_rows(&names, &labels, 0.0).1.is_empty());
-    let all = holdout_rows(&names[..1], &labels[..1], 0.9);
-    assert_eq!(all, (vec![0], vec![]), "a class is never held out whole");
 }

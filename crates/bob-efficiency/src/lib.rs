@@ -1,4 +1,4 @@
-//! Throughput, latency, memory and cost of a [`Backbone`](bob_core::Backbone) on this machine.
+//! Throughput, latency, memory and cost of a [`Backbone`](bob_core::Backbone) on this machine, and of training it.
 //!
 //! ```no_run
 //! # fn example<B: bob_core::Backbone>(backbone: B, device: burn::tensor::Device) -> Result<(), Box<dyn std::error::Error>> {
@@ -11,6 +11,8 @@
 mod measure;
 pub mod memory;
 mod protocol;
+mod train;
 
 pub use measure::{MeasureError, Measurement, measure};
 pub use protocol::{Protocol, protocols};
+pub use train::{StepSeconds, TrainMeasurement, Training, measure_training};

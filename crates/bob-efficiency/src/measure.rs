@@ -3,7 +3,7 @@
 //! Recipe after timm's `benchmark.py` and burn-bench: warm up by duration and not by count, inputs that differ,
 //! one sample per pass, the device synchronised on both sides of it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bob_core::{Backbone, Cost, CostCounter, InputSizeError, check_input_size, num_parameters};
 use bob_stats::{Bootstrap, Direction, Metric, MetricError, quantile};
@@ -25,6 +25,8 @@ pub struct Measurement {
     /// Largest resident memory while passes at `batch` ran, above what the process held before the first of them;
     /// `None` where the operating system does not say.
     pub peak_memory_bytes: Option<u64>,
+    /// The same with what the process held before: the program, its libraries and the loaded backbone.
+    pub peak_process_bytes: Option<u64>,
     /// Trainable parameters, the classifier's included.
     pub parameters: u64,
     /// Multiply-accumulates and activations of one image, `None` where the backbone does not count them.
@@ -40,6 +42,25 @@ pub enum MeasureError {
     /// The device failed.
     #[error("the device failed during a timed pass: {0}")]
     Device(String),
+    /// A batch norm over the last map would see one value per channel, which has no variance to train with.
+    #[error(
+        "a training step on one image of {height}x{width} pixels: its last map has one value per channel, too few for \
+         batch norm; expected a larger batch or larger images"
+    )]
+    OneValue {
+        /// Rows of the image.
+        height: usize,
+        /// Columns of the image.
+        width: usize,
+    },
+    /// Training diverged: times of steps on such values say nothing.
+    #[error("the loss is {loss} after {steps} training steps")]
+    Diverged {
+        /// The last loss.
+        loss: f32,
+        /// Steps, the warm-up's included.
+        steps: usize,
+    },
 }
 
 /// Time `backbone` on images of `input_size` and walk through it.
@@ -59,7 +80,7 @@ pub fn measure<B: Backbone>(
     let mut counter = CostCounter::new();
     backbone.count(&mut counter, input_size);
 
-    let before = memory::reset_peak().then(memory::resident_bytes).flatten();
+    let memory = PeakMemory::start();
     let batch_seconds = timed(
         backbone,
         [protocol.batch, 3, input_size[0], input_size[1]],
@@ -67,7 +88,7 @@ pub fn measure<B: Backbone>(
         protocol,
         device,
     )?;
-    let peak = memory::peak_resident_bytes();
+    let [peak_memory_bytes, peak_process_bytes] = memory.stop();
     let latency_seconds = timed(
         backbone,
         [1, 3, input_size[0], input_size[1]],
@@ -81,7 +102,8 @@ pub fn measure<B: Backbone>(
         input_size,
         batch_seconds,
         latency_seconds,
-        peak_memory_bytes: before.zip(peak).map(|(before, peak)| peak.saturating_sub(before)),
+        peak_memory_bytes,
+        peak_process_bytes,
         parameters: num_parameters(backbone) as u64,
         cost: counter.finish(),
     })
@@ -95,40 +117,88 @@ fn timed<B: Backbone>(
     protocol: &Protocol,
     device: &Device,
 ) -> Result<Vec<f64>, MeasureError> {
-    let inputs: Vec<Tensor<4>> = (0..protocol.distinct_inputs)
-        .map(|_| Tensor::random(shape, Distribution::Normal(0.0, 1.0), device))
-        .collect();
-    let mut inputs = inputs.iter().cycle();
-    let mut pass = || -> Result<Duration, MeasureError> {
-        let images = inputs
-            .next()
-            .cloned()
-            .ok_or_else(|| MeasureError::Device("no input".to_owned()))?;
+    let inputs = noise(shape, protocol, device);
+    let runs = repeat(seconds, protocol, &inputs, |images| {
         sync(device)?;
         let start = Instant::now();
-        let embedding = backbone.forward_embedding(images);
+        let embedding = backbone.forward_embedding(images.clone());
         sync(device)?;
-        let elapsed = start.elapsed();
+        let elapsed = start.elapsed().as_secs_f64();
         drop(embedding);
         Ok(elapsed)
-    };
+    })?;
+    Ok(runs.samples)
+}
 
+/// The inputs that take turns: standard normal noise.
+pub(crate) fn noise(shape: [usize; 4], protocol: &Protocol, device: &Device) -> Vec<Tensor<4>> {
+    (0..protocol.distinct_inputs.max(1))
+        .map(|_| Tensor::random(shape, Distribution::Normal(0.0, 1.0), device))
+        .collect()
+}
+
+/// What [`repeat`] gave.
+pub(crate) struct Runs<T> {
+    /// Runs before the clock started.
+    pub(crate) warmup: usize,
+    /// What every run under the clock gave, in order.
+    pub(crate) samples: Vec<T>,
+}
+
+/// Run on the inputs in turn: for the warm-up of `protocol` and at least twice, then for `seconds` and at least its
+/// `min_runs`.
+pub(crate) fn repeat<I, T>(
+    seconds: f64,
+    protocol: &Protocol,
+    inputs: &[I],
+    mut run: impl FnMut(&I) -> Result<T, MeasureError>,
+) -> Result<Runs<T>, MeasureError> {
+    let mut inputs = inputs.iter().cycle();
+    let mut next = || {
+        let input = inputs
+            .next()
+            .ok_or_else(|| MeasureError::Device("no input".to_owned()))?;
+        run(input)
+    };
     let start = Instant::now();
-    for run in 0.. {
-        if run >= 2 && start.elapsed().as_secs_f64() >= protocol.warmup_seconds {
-            break;
-        }
-        pass()?;
+    let mut warmup = 0;
+    while warmup < 2 || start.elapsed().as_secs_f64() < protocol.warmup_seconds {
+        next()?;
+        warmup += 1;
     }
     let start = Instant::now();
     let mut samples = Vec::new();
     while samples.len() < protocol.min_runs || start.elapsed().as_secs_f64() < seconds {
-        samples.push(pass()?.as_secs_f64());
+        samples.push(next()?);
     }
-    Ok(samples)
+    Ok(Runs { warmup, samples })
 }
 
-fn sync(device: &Device) -> Result<(), MeasureError> {
+/// The largest resident memory between two moments.
+pub(crate) struct PeakMemory {
+    before: Option<u64>,
+}
+
+impl PeakMemory {
+    /// Let the peak start from what is resident now.
+    pub(crate) fn start() -> Self {
+        Self {
+            before: memory::reset_peak().then(memory::resident_bytes).flatten(),
+        }
+    }
+
+    /// The peak since the start: above what was resident then, and of the whole process. `None` where the operating
+    /// system does not say.
+    pub(crate) fn stop(self) -> [Option<u64>; 2] {
+        let both = self.before.zip(memory::peak_resident_bytes());
+        [
+            both.map(|(before, peak)| peak.saturating_sub(before)),
+            both.map(|(_, peak)| peak),
+        ]
+    }
+}
+
+pub(crate) fn sync(device: &Device) -> Result<(), MeasureError> {
     device.sync().map_err(|error| MeasureError::Device(error.to_string()))
 }
 
@@ -195,7 +265,7 @@ impl Measurement {
     }
 }
 
-fn rate(seconds: &[f64], batch: usize) -> f64 {
+pub(crate) fn rate(seconds: &[f64], batch: usize) -> f64 {
     (seconds.len() * batch) as f64 / seconds.iter().sum::<f64>()
 }
 

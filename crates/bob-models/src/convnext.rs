@@ -4,16 +4,17 @@
 //! Maps run channels last between blocks, which is what every layer but the depthwise convolution wants.
 
 use bob_core::{Backbone, CostCounter, FeatureInfo, Preprocess, Pretraining};
+use bob_ops::{Activation, Epilogue, nn};
 use burn::config::Config;
 use burn::module::{Module, Param, ParamId, list_param_ids};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, PaddingConfig2d};
-use burn::tensor::{Device, Tensor, module};
+use burn::tensor::{Device, Tensor};
 
-use crate::host::gelu;
 use crate::hub::{self, TimmCheckpoint};
-use crate::mlp::{Mlp, scale_outputs};
-use crate::patch_embed::{grid_of, patches_of_maps, patches_of_tokens};
+use crate::layers::{channels_first, channels_last, global_avg_pool};
+use crate::mlp::{Mlp, scale_outputs, scaled};
+use crate::patch_embed::{grid_of, patches};
 use crate::registry::{Architecture, Family};
 use crate::{AnyBackbone, CheckpointEntry, InitOptions, init};
 
@@ -119,7 +120,7 @@ impl ConvNext {
     ///   - output: `[batch, height / 4, width / 4, dims[0]]`
     fn forward_stem(&self, images: Tensor<4>) -> Tensor<4> {
         let (conv, norm) = &self.stem;
-        norm.forward(patches_of_maps(images, conv))
+        nn::layer_norm(norm, EPSILON, patches(channels_last(images), conv))
     }
 }
 
@@ -129,7 +130,7 @@ impl Stage {
     ///   - output: the same, or half the size in the stage's channels
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let x = match &self.downsample {
-            Some((norm, conv)) => patches_of_tokens(norm.forward(x), conv),
+            Some((norm, conv)) => patches(nn::layer_norm(norm, EPSILON, x), conv),
             None => x,
         };
         self.blocks.iter().fold(x, |x, block| block.forward(x))
@@ -165,35 +166,41 @@ impl Block {
     ///   - x, output: `[batch, height, width, dim]`
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let shortcut = x.clone();
-        let x = self.conv_dw.forward(x.permute([0, 3, 1, 2])).permute([0, 2, 3, 1]);
-        let x = self.mlp.forward(self.norm.forward(x));
-        match &self.gamma {
-            Some(gamma) => shortcut + x * gamma.val().unsqueeze(),
-            None => shortcut + x,
-        }
+        let x = nn::conv2d(&self.conv_dw, x, Epilogue::none());
+        let x = nn::layer_norm(&self.norm, EPSILON, x);
+        self.mlp
+            .forward_residual(x, self.gamma.as_ref().map(|gamma| gamma.val()), shortcut)
     }
 
     fn fuse(self) -> Self {
         let mut mlp = self.mlp.into_dense();
+        let mut conv_dw = self.conv_dw;
+        nn::lay_out(&mut conv_dw);
         if let Some(gamma) = self.gamma {
             scale_outputs(&mut mlp.fc2, gamma.val());
         }
         Self {
+            conv_dw,
+            norm: self.norm,
             mlp: BlockMlp::Dense(mlp),
             gamma: None,
-            ..self
         }
     }
 }
 
 impl BlockMlp {
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    fn forward_residual(&self, x: Tensor<4>, gamma: Option<Tensor<1>>, shortcut: Tensor<4>) -> Tensor<4> {
         match self {
-            Self::Dense(mlp) => mlp.forward(x),
+            Self::Dense(mlp) => mlp.forward_residual(x, gamma, shortcut),
             Self::Pointwise(mlp) => {
-                let x = module::linear(x, matrix(&mlp.fc1), mlp.fc1.bias.as_ref().map(|bias| bias.val()));
-                let x = gelu(x);
-                module::linear(x, matrix(&mlp.fc2), mlp.fc2.bias.as_ref().map(|bias| bias.val()))
+                let bias = |conv: &Conv2d| conv.bias.as_ref().map(|bias| bias.val());
+                let x = bob_ops::linear(
+                    x,
+                    matrix(&mlp.fc1),
+                    bias(&mlp.fc1),
+                    Epilogue::activation(Activation::Gelu),
+                );
+                scaled(x, matrix(&mlp.fc2), bias(&mlp.fc2), gamma, shortcut)
             }
         }
     }
@@ -248,7 +255,7 @@ impl Backbone for ConvNext {
             .iter()
             .map(|stage| {
                 x = stage.forward(x.clone());
-                x.clone().permute([0, 3, 1, 2])
+                channels_first(x.clone())
             })
             .collect()
     }
@@ -256,8 +263,7 @@ impl Backbone for ConvNext {
     fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.forward_stem(images);
         let x = self.stages.iter().fold(x, |x, stage| stage.forward(x));
-        let pooled = x.flatten::<3>(1, 2).mean_dim(1).squeeze_dim(1); // [batch, num_features]
-        self.head.norm.forward(pooled)
+        nn::layer_norm(&self.head.norm, EPSILON, global_avg_pool(x))
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
@@ -281,7 +287,11 @@ impl Backbone for ConvNext {
 
     /// The layer scale folded into the perceptron before it.
     fn fuse(mut self) -> Self {
+        nn::lay_out(&mut self.stem.0);
         for stage in &mut self.stages {
+            if let Some((_, conv)) = &mut stage.downsample {
+                nn::lay_out(conv);
+            }
             stage.blocks = stage.blocks.drain(..).map(Block::fuse).collect();
         }
         self

@@ -1,11 +1,11 @@
 //! Layers that the convolutional families share.
 
 use bob_core::CostCounter;
+use bob_ops::{Activation, Epilogue, add_relu, mean_pool, nn};
 use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
-use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Device, Tensor, module, s};
+use burn::tensor::{Device, Tensor};
 
 /// A convolution with a square kernel and without bias, drawn as timm draws it: normal, scaled by its fan-out.
 ///
@@ -26,23 +26,53 @@ pub(crate) fn batch_norm(channels: usize, epsilon: f64, device: &Device) -> Opti
     Some(BatchNormConfig::new(channels).with_epsilon(epsilon).init(device))
 }
 
-/// The convolution and, unless it is folded, its batch norm.
+/// The convolution, its batch norm unless it is folded, and an activation.
 ///
 /// # Shapes
-///   - x: `[batch, in, height, width]`
-///   - output: `[batch, out, height / stride, width / stride]`
-pub(crate) fn conv_norm(x: Tensor<4>, conv: &Conv2d, norm: &Option<BatchNorm>) -> Tensor<4> {
-    let x = if conv.kernel_size == [1, 1] && conv.stride == [2, 2] {
-        // The same products in the same order as the strided convolution, for which flex has no fast path.
-        let options = ConvOptions::new([1, 1], [0, 0], [1, 1], conv.groups);
-        let bias = conv.bias.as_ref().map(|bias| bias.val());
-        module::conv2d(x.slice(s![.., .., ..;2, ..;2]), conv.weight.val(), bias, options)
-    } else {
-        conv.forward(x)
-    };
+///   - x: `[batch, height, width, in]`
+///   - output: `[batch, height / stride, width / stride, out]`
+pub(crate) fn conv_norm(
+    x: Tensor<4>,
+    conv: &Conv2d,
+    norm: &Option<BatchNorm>,
+    activation: Option<Activation>,
+) -> Tensor<4> {
     match norm {
-        Some(norm) => norm.forward(x),
-        None => x,
+        Some(norm) => nn::batch_norm(norm, nn::conv2d(conv, x, Epilogue::none()), activation),
+        None => {
+            let epilogue = Epilogue {
+                residual: None,
+                activation,
+            };
+            nn::conv2d(conv, x, epilogue)
+        }
+    }
+}
+
+/// The convolution, its batch norm unless it is folded, and the end of a residual block.
+pub(crate) fn conv_norm_add(
+    x: Tensor<4>,
+    conv: &Conv2d,
+    norm: &Option<BatchNorm>,
+    shortcut: Tensor<4>,
+    activation: Option<Activation>,
+) -> Tensor<4> {
+    match norm {
+        Some(norm) => {
+            let x = nn::batch_norm(norm, nn::conv2d(conv, x, Epilogue::none()), None);
+            match activation {
+                Some(Activation::Relu) => add_relu(x, shortcut),
+                Some(activation) => activation.forward(x + shortcut),
+                None => x + shortcut,
+            }
+        }
+        None => {
+            let epilogue = Epilogue {
+                residual: Some(shortcut),
+                activation,
+            };
+            nn::conv2d(conv, x, epilogue)
+        }
     }
 }
 
@@ -60,6 +90,7 @@ pub(crate) fn fold(conv: &mut Conv2d, norm: &mut Option<BatchNorm>) {
     // Only a leaf can be a parameter on a device that tracks gradients.
     conv.weight = Param::from_tensor(weight.detach());
     conv.bias = Some(Param::from_tensor(bias.detach()));
+    nn::lay_out(conv);
 }
 
 /// Count a convolution over a map of `[height, width]` and give the size of its output.
@@ -80,8 +111,18 @@ pub(crate) fn count_conv(counter: &mut CostCounter, conv: &Conv2d, [height, widt
 /// The mean over height and width.
 ///
 /// # Shapes
-///   - x: `[batch, channels, height, width]`
+///   - x: `[batch, height, width, channels]`
 ///   - output: `[batch, channels]`
 pub(crate) fn global_avg_pool(x: Tensor<4>) -> Tensor<2> {
-    x.flatten::<3>(2, 3).mean_dim(2).squeeze_dim(2)
+    mean_pool(x.flatten(1, 2))
+}
+
+/// Maps with channels last, as images come with them first.
+pub(crate) fn channels_last(x: Tensor<4>) -> Tensor<4> {
+    x.permute([0, 2, 3, 1])
+}
+
+/// Maps with channels first, as everybody else has them.
+pub(crate) fn channels_first(x: Tensor<4>) -> Tensor<4> {
+    x.permute([0, 3, 1, 2])
 }

@@ -8,7 +8,6 @@ mod registry;
 
 mod convnext;
 mod efficientnet;
-mod host;
 mod hub;
 mod init;
 mod layers;

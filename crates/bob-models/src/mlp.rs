@@ -1,11 +1,11 @@
 //! The two-layer perceptron of a transformer block (`timm/layers/mlp.py`).
 
 use bob_core::CostCounter;
+use bob_ops::{Activation, Epilogue, nn};
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
 
-use crate::host::gelu;
 use crate::init;
 
 /// Linear, exact GELU, linear.
@@ -27,7 +27,21 @@ impl Mlp {
     /// # Shapes
     ///   - x, output: `[..., dim]`
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        self.fc2.forward(gelu(self.fc1.forward(x)))
+        nn::linear(&self.fc2, self.hidden(x), Epilogue::none())
+    }
+
+    /// The same, each output times `gamma` where there is one, added to `shortcut`.
+    pub(crate) fn forward_residual<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        gamma: Option<Tensor<1>>,
+        shortcut: Tensor<D>,
+    ) -> Tensor<D> {
+        scaled_linear(&self.fc2, self.hidden(x), gamma, shortcut)
+    }
+
+    fn hidden<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        nn::linear(&self.fc1, x, Epilogue::activation(Activation::Gelu))
     }
 
     /// Count a pass over `tokens` vectors.
@@ -35,6 +49,33 @@ impl Mlp {
         counter.linear(&self.fc1, tokens);
         counter.linear(&self.fc2, tokens);
     }
+}
+
+/// `shortcut + gamma * linear(x)`; as [`scaled`].
+pub(crate) fn scaled_linear<const D: usize>(
+    linear: &Linear,
+    x: Tensor<D>,
+    gamma: Option<Tensor<1>>,
+    shortcut: Tensor<D>,
+) -> Tensor<D> {
+    let bias = linear.bias.as_ref().map(|bias| bias.val());
+    scaled(x, linear.weight.val(), bias, gamma, shortcut)
+}
+
+/// `shortcut + gamma * (x · weight + bias)`. The scale acts on the weight, which is smaller than the output; the
+/// function and its gradients are the same.
+pub(crate) fn scaled<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    gamma: Option<Tensor<1>>,
+    shortcut: Tensor<D>,
+) -> Tensor<D> {
+    let (weight, bias) = match gamma {
+        Some(gamma) => (weight * gamma.clone().unsqueeze(), bias.map(|bias| bias * gamma)),
+        None => (weight, bias),
+    };
+    bob_ops::linear(x, weight, bias, Epilogue::residual(shortcut))
 }
 
 /// Fold a scale of the outputs into the layer that makes them, for inference.

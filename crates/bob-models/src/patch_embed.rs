@@ -1,20 +1,21 @@
 //! Convolutions whose stride is their kernel, and the patch embedding made of one
 //! (`timm/layers/patch_embed.py`).
-//!
-//! Such a convolution sees every pixel once, so it is one matrix product over patches; on flex that takes
-//! about two thirds of the convolution's time.
 
 use bob_core::CostCounter;
+use bob_ops::{Epilogue, nn};
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{LayerNorm, LayerNormConfig};
-use burn::tensor::{Device, Tensor, module, s};
+use burn::tensor::{Device, Tensor};
+
+use crate::layers::channels_last;
 
 /// Patches of the images through one linear layer.
 #[derive(Module, Debug)]
 pub(crate) struct PatchEmbed {
     pub(crate) proj: Conv2d,
     pub(crate) norm: Option<LayerNorm>,
+    norm_epsilon: f64,
 }
 
 impl PatchEmbed {
@@ -24,7 +25,11 @@ impl PatchEmbed {
             .with_stride([patch_size; 2])
             .with_bias(bias)
             .init(device);
-        Self { proj, norm: None }
+        Self {
+            proj,
+            norm: None,
+            norm_epsilon: 0.0,
+        }
     }
 
     /// The same, with a layer norm after the projection.
@@ -33,6 +38,7 @@ impl PatchEmbed {
         let norm = LayerNormConfig::new(embed_dim).with_epsilon(epsilon).init(device);
         Self {
             norm: Some(norm),
+            norm_epsilon: epsilon,
             ..self
         }
     }
@@ -41,9 +47,9 @@ impl PatchEmbed {
     ///   - images: `[batch, 3, height, width]`
     ///   - output: `[batch, height / patch, width / patch, embed_dim]`
     pub(crate) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let x = patches_of_maps(images, &self.proj);
+        let x = patches(channels_last(images), &self.proj);
         match &self.norm {
-            Some(norm) => norm.forward(x),
+            Some(norm) => nn::layer_norm(norm, self.norm_epsilon, x),
             None => x,
         }
     }
@@ -61,41 +67,11 @@ pub(crate) fn grid_of(size: [usize; 2], conv: &Conv2d) -> [usize; 2] {
     [size[0] / conv.kernel_size[0], size[1] / conv.kernel_size[1]]
 }
 
-/// A convolution whose stride is its kernel, from channels first to channels last.
-///
-/// # Shapes
-///   - x: `[batch, in, height, width]`
-///   - output: `[batch, height / kernel, width / kernel, out]`
-pub(crate) fn patches_of_maps(x: Tensor<4>, conv: &Conv2d) -> Tensor<4> {
-    let [batch, channels, height, width] = x.dims();
-    let [kernel_h, kernel_w] = conv.kernel_size;
-    let [grid_h, grid_w] = grid_of([height, width], conv);
-    let patch = channels * kernel_h * kernel_w;
-    let x = x
-        .slice(s![.., .., 0..grid_h * kernel_h, 0..grid_w * kernel_w])
-        .reshape([batch, channels, grid_h, kernel_h, grid_w, kernel_w])
-        .permute([0, 2, 4, 1, 3, 5])
-        .reshape([batch, grid_h, grid_w, patch]);
-    let weight = conv.weight.val();
-    let weight = weight.reshape([-1, patch as i32]).transpose();
-    module::linear(x, weight, conv.bias.as_ref().map(|bias| bias.val()))
-}
-
 /// A convolution whose stride is its kernel, with channels last on both sides.
 ///
 /// # Shapes
 ///   - x: `[batch, height, width, in]`
 ///   - output: `[batch, height / kernel, width / kernel, out]`
-pub(crate) fn patches_of_tokens(x: Tensor<4>, conv: &Conv2d) -> Tensor<4> {
-    let [batch, height, width, channels] = x.dims();
-    let [kernel_h, kernel_w] = conv.kernel_size;
-    let [grid_h, grid_w] = grid_of([height, width], conv);
-    let patch = channels * kernel_h * kernel_w;
-    let x = x
-        .slice(s![.., 0..grid_h * kernel_h, 0..grid_w * kernel_w, ..])
-        .reshape([batch, grid_h, kernel_h, grid_w, kernel_w, channels])
-        .permute([0, 1, 3, 2, 4, 5])
-        .reshape([batch, grid_h, grid_w, patch]);
-    let weight = conv.weight.val().permute([2, 3, 1, 0]).reshape([patch as i32, -1]);
-    module::linear(x, weight, conv.bias.as_ref().map(|bias| bias.val()))
+pub(crate) fn patches(x: Tensor<4>, conv: &Conv2d) -> Tensor<4> {
+    nn::conv2d(conv, x, Epilogue::none())
 }

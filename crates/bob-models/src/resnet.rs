@@ -5,19 +5,22 @@
 //! Reference: `timm/models/resnet.py` of timm 1.0.31.
 
 use bob_core::{Backbone, CostCounter, FeatureInfo, Interpolation, Preprocess};
+use bob_ops::{Activation, max_pool2d};
 use burn::config::Config;
 use burn::module::{Module, ParamId, list_param_ids};
 use burn::nn::conv::Conv2d;
-use burn::nn::pool::{AvgPool2d, AvgPool2dConfig, MaxPool2d, MaxPool2dConfig};
-use burn::nn::{BatchNorm, Linear, LinearConfig, PaddingConfig2d, Relu};
+use burn::nn::pool::{AvgPool2d, AvgPool2dConfig};
+use burn::nn::{BatchNorm, Linear, LinearConfig, Relu};
 use burn::tensor::{Device, Tensor};
 
-use crate::host::relu;
 use crate::hub::{TimmCheckpoint, imagenet_1k};
-use crate::layers::{batch_norm, conv_norm, conv2d, count_conv, fold, global_avg_pool};
+use crate::layers::{
+    batch_norm, channels_first, channels_last, conv_norm, conv_norm_add, conv2d, count_conv, fold, global_avg_pool,
+};
 use crate::registry::{Architecture, CheckpointEntry, Family, InitOptions};
 
 const EPSILON: f64 = 1e-5;
+const RELU: Option<Activation> = Some(Activation::Relu);
 
 /// The residual block a [`ResNet`] is made of.
 #[derive(Config, Debug, PartialEq, Eq, Copy)]
@@ -108,10 +111,6 @@ impl ResNetConfig {
         ResNet {
             conv1,
             bn1: batch_norm(stem_channels, EPSILON, device),
-            maxpool: MaxPool2dConfig::new([3, 3])
-                .with_strides([2, 2])
-                .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
-                .init(),
             layer1,
             layer2,
             layer3,
@@ -165,7 +164,6 @@ impl ResNetConfig {
 pub struct ResNet {
     conv1: Stem,
     bn1: Option<BatchNorm>,
-    maxpool: MaxPool2d,
     layer1: Vec<Block>,
     layer2: Vec<Block>,
     layer3: Vec<Block>,
@@ -207,9 +205,11 @@ enum Downsample {
 impl Downsample {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
-            Self::Conv((conv, norm)) => conv_norm(x, conv, norm),
-            Self::AvgPool((None, conv, norm)) => conv_norm(x, conv, norm),
-            Self::AvgPool((Some(pool), conv, norm)) => conv_norm(pool.forward(x), conv, norm),
+            Self::Conv((conv, norm)) | Self::AvgPool((None, conv, norm)) => conv_norm(x, conv, norm, None),
+            Self::AvgPool((Some(pool), conv, norm)) => {
+                let x = channels_last(pool.forward(channels_first(x)));
+                conv_norm(x, conv, norm, None)
+            }
         }
     }
 }
@@ -220,13 +220,14 @@ impl Block {
             Some(downsample) => downsample.forward(x.clone()),
             None => x.clone(),
         };
-        let x = relu(conv_norm(x, &self.conv1, &self.bn1));
-        let x = conv_norm(x, &self.conv2, &self.bn2);
-        let x = match &self.conv3 {
-            Some(conv3) => conv_norm(relu(x), conv3, &self.bn3),
-            None => x,
-        };
-        relu(x + shortcut)
+        let x = conv_norm(x, &self.conv1, &self.bn1, RELU);
+        match &self.conv3 {
+            Some(conv3) => {
+                let x = conv_norm(x, &self.conv2, &self.bn2, RELU);
+                conv_norm_add(x, conv3, &self.bn3, shortcut, RELU)
+            }
+            None => conv_norm_add(x, &self.conv2, &self.bn2, shortcut, RELU),
+        }
     }
 
     fn fuse(&mut self) {
@@ -256,16 +257,23 @@ impl Block {
 }
 
 impl ResNet {
+    /// # Shapes
+    ///   - images: `[batch, 3, height, width]`
+    ///   - output: `[batch, height / 2, width / 2, channels]`
     fn forward_stem(&self, images: Tensor<4>) -> Tensor<4> {
-        let x = match &self.conv1 {
-            Stem::Conv(conv) => conv_norm(images, conv, &self.bn1),
+        let x = channels_last(images);
+        match &self.conv1 {
+            Stem::Conv(conv) => conv_norm(x, conv, &self.bn1, RELU),
             Stem::Deep((conv0, norm0, _, conv1, norm1, _, conv2)) => {
-                let x = relu(conv_norm(images, conv0, norm0));
-                let x = relu(conv_norm(x, conv1, norm1));
-                conv_norm(x, conv2, &self.bn1)
+                let x = conv_norm(x, conv0, norm0, RELU);
+                let x = conv_norm(x, conv1, norm1, RELU);
+                conv_norm(x, conv2, &self.bn1, RELU)
             }
-        };
-        relu(x)
+        }
+    }
+
+    fn pool(&self, x: Tensor<4>) -> Tensor<4> {
+        max_pool2d(x, 3, 2, 1)
     }
 
     fn stages(&self) -> [&Vec<Block>; 4] {
@@ -295,17 +303,18 @@ impl Backbone for ResNet {
     }
 
     fn forward_intermediates(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let mut maps = vec![self.forward_stem(images)];
-        let mut x = self.maxpool.forward(maps[0].clone());
+        let stem = self.forward_stem(images);
+        let mut x = self.pool(stem.clone());
+        let mut maps = vec![channels_first(stem)];
         for blocks in self.stages() {
             x = forward_stage(x, blocks);
-            maps.push(x.clone());
+            maps.push(channels_first(x.clone()));
         }
         maps
     }
 
     fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2> {
-        let x = self.maxpool.forward(self.forward_stem(images));
+        let x = self.pool(self.forward_stem(images));
         global_avg_pool(self.stages().into_iter().fold(x, |x, blocks| forward_stage(x, blocks)))
     }
 

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 use bob_core::device::select;
 use bob_core::{Backbone, check_input_size};
 use bob_data::datasets::image_folder;
-use bob_data::{EvalTransform, ImageSet, PassOrder};
+use bob_data::{EvalTransform, ImageSet, Loader, PassOrder};
 use bob_models::AnyBackbone;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors, View};
@@ -40,20 +41,21 @@ pub fn run(args: &Extract) -> Result<ExitCode> {
 
     let mut outputs = Outputs::default();
     let mut progress = Progress::new("extracting", input.len);
-    for start in (0..input.len).step_by(args.batch) {
-        let count = args.batch.min(input.len - start);
-        let values = input.images(start, count)?;
+    let mut done = 0;
+    input.for_each_batch(args.batch, |values| {
+        let shape = [values.len() / input.image_len(), 3, input.height, input.width];
         if args.pixels {
-            outputs.add("pixels", &[count, 3, input.height, input.width], &values);
+            outputs.add("pixels", &shape, &values);
         }
-        let shape = [count, 3, input.height, input.width];
         outputs.pass(
             &backbone,
             Tensor::from_data(TensorData::new(values, shape), &device),
             &device,
         )?;
-        progress.show(start + count);
-    }
+        done += shape[0];
+        progress.show(done);
+        Ok(())
+    })?;
     drop(progress);
     let metadata = input
         .files
@@ -130,17 +132,22 @@ impl Input {
         })
     }
 
-    /// `[count, 3, height, width]` from image `start` on.
-    fn images(&self, start: usize, count: usize) -> Result<Vec<f32>> {
-        let size = 3 * self.height * self.width;
+    /// Values of one image.
+    fn image_len(&self) -> usize {
+        3 * self.height * self.width
+    }
+
+    /// Give `pass` the images in order, `batch` at a time and fewer at the end: `[n, 3, height, width]`.
+    fn for_each_batch(&self, batch: usize, mut pass: impl FnMut(Vec<f32>) -> Result<()>) -> Result<()> {
         match &self.source {
-            Source::Values(values) => Ok(values[start * size..(start + count) * size].to_vec()),
+            Source::Values(values) => values
+                .chunks(batch.saturating_mul(self.image_len()))
+                .try_for_each(|values| pass(values.to_vec())),
             Source::Folder(set, transform) => {
-                let mut values = vec![0.0; count * size];
-                for (index, out) in (start..).zip(values.chunks_exact_mut(size)) {
-                    transform.normalize_into(&transform.apply(&set.image(index)?), out);
-                }
-                Ok(values)
+                let decoders = thread::available_parallelism().map_or(1, usize::from);
+                thread::scope(|scope| {
+                    Loader::new(scope, &**set, transform, batch, decoders).try_for_each(|batch| pass(batch?.images))
+                })
             }
         }
     }

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use bob_core::Backbone;
-use bob_core::device::{BackendName, select};
-use bob_efficiency::{Measurement, Protocol, measure, protocols};
-use bob_stats::{Bootstrap, Interval};
-use serde_json::json;
+use bob_core::device::{BackendName, float_dtype, select};
+use bob_efficiency::{Measurement, Protocol, StepSeconds, TrainMeasurement, measure, measure_training, protocols};
+use bob_stats::{Bootstrap, Interval, Metric};
+use burn::tensor::Device;
+use serde_json::{Value, json};
 
 use crate::args::{Measure, Mode};
 use crate::launch;
@@ -18,7 +19,6 @@ use crate::worker::provide::Store;
 
 /// Time the backbone and print what came out.
 pub fn run(args: &Measure) -> Result<ExitCode> {
-    let Mode::Infer = args.mode;
     let backend: BackendName = args.backend.as_str().parse()?;
     let device = select(backend)?;
     let candidate = Candidate::find(&args.backbone)?;
@@ -36,46 +36,64 @@ pub fn run(args: &Measure) -> Result<ExitCode> {
 
     let weights = Store::new(false)?.weights(&candidate)?;
     let start = Instant::now();
-    let backbone = candidate.load(weights.as_deref(), 0, &device)?;
-    let backbone = if args.no_fuse { backbone } else { backbone.fuse() };
-    let load_seconds = start.elapsed().as_secs_f64();
-    let mut measurement = measure(&backbone, side, &protocol, &device)?;
-    // Folding takes away parameters that the published count has.
-    measurement.parameters = candidate.size(&device).0;
+    let load = |device: &Device| candidate.load(weights.as_deref(), 0, device);
+    let (metrics, mut result) = match args.mode {
+        Mode::Infer => {
+            let backbone = load(&device)?;
+            let backbone = if args.no_fuse { backbone } else { backbone.fuse() };
+            let load_seconds = start.elapsed().as_secs_f64();
+            let mut measurement = measure(&backbone, side, &protocol, &device)?;
+            // Folding takes away parameters that the published count has.
+            measurement.parameters = candidate.size(&device).0;
+            let metrics = measurement.metrics(load_seconds, &Bootstrap::default())?;
+            (metrics, inference(&measurement, !args.no_fuse, load_seconds))
+        }
+        Mode::Train => {
+            let device = device.clone().autodiff();
+            let backbone = load(&device)?;
+            let load_seconds = start.elapsed().as_secs_f64();
+            let measurement = measure_training(backbone, side, &protocol, &device)?;
+            let metrics = measurement.metrics(load_seconds, &Bootstrap::default())?;
+            (metrics, training(&measurement, load_seconds))
+        }
+    };
     if args.json {
-        print_json(args, backend, &adapter(backend, &device), load_seconds, &measurement)?;
+        let object = result.as_object_mut().context("a result is an object")?;
+        for (key, value) in setting(args, backend, &device, &protocol) {
+            object.insert(key.to_owned(), value);
+        }
+        println!("{}", serde_json::to_string_pretty(&result)?);
     } else {
         println!(
-            "{} on {backend} ({}), {} threads",
+            "{} on {backend} ({}), {}, {} threads",
             candidate.name(),
             adapter(backend, &device),
+            dtype(&device),
             threads()
         );
         println!("heap {}; warm-up {} s", launch::heap(), protocol.warmup_seconds);
-        for metric in measurement.metrics(load_seconds, &Bootstrap::default())? {
-            let interval = metric
-                .interval
-                .map(|Interval { low, high, .. }| format!("  [{low:.3}, {high:.3}]"));
-            println!(
-                "{:<18} {:>16.3}{}",
-                metric.name,
-                metric.value,
-                interval.unwrap_or_default()
-            );
-        }
+        print_table(&metrics);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_json(
-    args: &Measure,
-    backend: BackendName,
-    adapter: &str,
-    load_seconds: f64,
-    measurement: &Measurement,
-) -> Result<()> {
-    let value = json!({
-        "backbone": args.backbone,
+fn print_table(metrics: &[Metric]) {
+    for metric in metrics {
+        let interval = metric
+            .interval
+            .map(|Interval { low, high, .. }| format!("  [{low:.3}, {high:.3}]"));
+        println!(
+            "{:<18} {:>16.3}{}",
+            metric.name,
+            metric.value,
+            interval.unwrap_or_default()
+        );
+    }
+}
+
+/// What was measured of inference, as JSON.
+fn inference(measurement: &Measurement, folded: bool, load_seconds: f64) -> Value {
+    json!({
         "mode": "infer",
         "images_per_second": measurement.images_per_second(),
         "latency_ms": {
@@ -84,18 +102,55 @@ fn print_json(
             "p99": measurement.latency_ms(0.99),
         },
         "peak_memory_bytes": measurement.peak_memory_bytes,
+        "peak_process_bytes": measurement.peak_process_bytes,
         "load_seconds": load_seconds,
         "parameters": measurement.parameters,
         "macs": measurement.cost.map(|cost| cost.macs),
         "activations": measurement.cost.map(|cost| cost.activations),
-        "backend": backend,
-        "adapter": adapter,
-        "threads": threads(),
         "batch": measurement.batch,
         "size": measurement.input_size,
-        "folded": !args.no_fuse,
-        "heap": launch::heap(),
-    });
-    println!("{}", serde_json::to_string_pretty(&value)?);
-    Ok(())
+        "folded": folded,
+    })
+}
+
+/// What was measured of training, as JSON; seconds are medians over the steps.
+fn training(measurement: &TrainMeasurement, load_seconds: f64) -> Value {
+    json!({
+        "mode": "train",
+        "images_per_second": measurement.images_per_second(),
+        "seconds": {
+            "forward": measurement.median_seconds(|step| step.forward),
+            "backward": measurement.median_seconds(|step| step.backward),
+            "optimizer": measurement.median_seconds(|step| step.optimizer),
+            "step": measurement.median_seconds(StepSeconds::total),
+        },
+        "steps": measurement.steps.len(),
+        "warmup_steps": measurement.warmup_steps,
+        "peak_memory_bytes": measurement.peak_memory_bytes,
+        "peak_process_bytes": measurement.peak_process_bytes,
+        "load_seconds": load_seconds,
+        "parameters": measurement.parameters,
+        "loss": measurement.loss,
+        "batch": measurement.batch,
+        "size": measurement.input_size,
+        "folded": false,
+    })
+}
+
+/// What either was measured with, as JSON.
+fn setting(args: &Measure, backend: BackendName, device: &Device, protocol: &Protocol) -> [(&'static str, Value); 7] {
+    [
+        ("backbone", json!(args.backbone)),
+        ("backend", json!(backend)),
+        ("adapter", json!(adapter(backend, device))),
+        ("dtype", json!(dtype(device))),
+        ("threads", json!(threads())),
+        ("warmup_seconds", json!(protocol.warmup_seconds)),
+        ("heap", json!(launch::heap())),
+    ]
+}
+
+/// The type of the floats, read back from the device.
+fn dtype(device: &Device) -> String {
+    format!("{:?}", float_dtype(device)).to_lowercase()
 }

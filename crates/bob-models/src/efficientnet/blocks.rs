@@ -1,14 +1,16 @@
 //! The blocks of an EfficientNet, with the names of `timm/models/_efficientnet_blocks.py`.
 
 use bob_core::CostCounter;
+use bob_ops::{Activation, Epilogue, gate_channels, mean_pool, nn};
 use burn::module::Module;
 use burn::nn::BatchNorm;
 use burn::nn::conv::Conv2d;
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::activation::sigmoid;
+use burn::tensor::{Device, Tensor};
 
-use super::{Activation, EfficientNetConfig, StageConfig};
+use super::{EfficientNetConfig, StageConfig};
 use crate::init::zeros;
-use crate::layers::{batch_norm, conv_norm, conv2d, count_conv, fold};
+use crate::layers::{batch_norm, conv_norm, conv_norm_add, conv2d, count_conv, fold};
 
 /// Either block; the shortcut is added where the shape stays.
 #[derive(Module, Debug)]
@@ -103,18 +105,14 @@ impl Block {
     }
 
     /// # Shapes
-    ///   - x: `[batch, in, height, width]`
-    ///   - output: `[batch, out, height / stride, width / stride]`
+    ///   - x: `[batch, height, width, in]`
+    ///   - output: `[batch, height / stride, width / stride, out]`
     pub(super) fn forward(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
-        let has_skip = self.stride() == 1 && x.dims()[1] == self.out_channels();
+        let has_skip = self.stride() == 1 && x.dims()[3] == self.out_channels();
         let shortcut = has_skip.then(|| x.clone());
-        let x = match self {
-            Self::DepthwiseSeparable(block) => block.forward(x, activation),
-            Self::InvertedResidual(block) => block.forward(x, activation),
-        };
-        match shortcut {
-            Some(shortcut) => x + shortcut,
-            None => x,
+        match self {
+            Self::DepthwiseSeparable(block) => block.forward(x, activation, shortcut),
+            Self::InvertedResidual(block) => block.forward(x, activation, shortcut),
         }
     }
 
@@ -148,17 +146,35 @@ impl Block {
 }
 
 impl DepthwiseSeparableConv {
-    fn forward(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
-        let x = activation.forward(conv_norm(x, &self.conv_dw, &self.bn1));
-        conv_norm(SqueezeExcite::apply(&self.se, x, activation), &self.conv_pw, &self.bn2)
+    fn forward(&self, x: Tensor<4>, activation: Activation, shortcut: Option<Tensor<4>>) -> Tensor<4> {
+        let x = conv_norm(x, &self.conv_dw, &self.bn1, Some(activation));
+        project(
+            SqueezeExcite::apply(&self.se, x, activation),
+            &self.conv_pw,
+            &self.bn2,
+            shortcut,
+        )
     }
 }
 
 impl InvertedResidual {
-    fn forward(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
-        let x = activation.forward(conv_norm(x, &self.conv_pw, &self.bn1));
-        let x = activation.forward(conv_norm(x, &self.conv_dw, &self.bn2));
-        conv_norm(SqueezeExcite::apply(&self.se, x, activation), &self.conv_pwl, &self.bn3)
+    fn forward(&self, x: Tensor<4>, activation: Activation, shortcut: Option<Tensor<4>>) -> Tensor<4> {
+        let x = conv_norm(x, &self.conv_pw, &self.bn1, Some(activation));
+        let x = conv_norm(x, &self.conv_dw, &self.bn2, Some(activation));
+        project(
+            SqueezeExcite::apply(&self.se, x, activation),
+            &self.conv_pwl,
+            &self.bn3,
+            shortcut,
+        )
+    }
+}
+
+/// The last convolution of a block, and its shortcut where the shape stays.
+fn project(x: Tensor<4>, conv: &Conv2d, norm: &Option<BatchNorm>, shortcut: Option<Tensor<4>>) -> Tensor<4> {
+    match shortcut {
+        Some(shortcut) => conv_norm_add(x, conv, norm, shortcut, None),
+        None => conv_norm(x, conv, norm, None),
     }
 }
 
@@ -177,8 +193,11 @@ impl SqueezeExcite {
 
     fn apply(se: &Option<Self>, x: Tensor<4>, activation: Activation) -> Tensor<4> {
         let Some(se) = se else { return x };
-        let mean = x.clone().mean_dim(3).mean_dim(2); // [batch, channels, 1, 1]
-        let gate = se.conv_expand.forward(activation.forward(se.conv_reduce.forward(mean)));
-        x * activation::sigmoid(gate)
+        let [batch, height, width, channels] = x.dims();
+        let x = x.reshape([batch, height * width, channels]);
+        let mean = mean_pool(x.clone()).reshape([batch, 1, 1, channels]);
+        let gate = nn::conv2d(&se.conv_reduce, mean, Epilogue::activation(activation));
+        let gate = sigmoid(nn::conv2d(&se.conv_expand, gate, Epilogue::none()));
+        gate_channels(x, gate.reshape([batch, channels])).reshape([batch, height, width, channels])
     }
 }

@@ -14,8 +14,7 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 
-use crate::host::{relu6, silu};
-use crate::layers::{batch_norm, conv_norm, conv2d, count_conv, fold, global_avg_pool};
+use crate::layers::{batch_norm, channels_first, channels_last, conv_norm, conv2d, count_conv, fold, global_avg_pool};
 use crate::registry::{Architecture, Family, InitOptions};
 use blocks::Block;
 
@@ -28,11 +27,11 @@ pub enum Activation {
     Silu,
 }
 
-impl Activation {
-    fn forward(self, x: Tensor<4>) -> Tensor<4> {
-        match self {
-            Self::Relu6 => relu6(x),
-            Self::Silu => silu(x),
+impl From<Activation> for bob_ops::Activation {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::Relu6 => Self::Relu6,
+            Activation::Silu => Self::Silu,
         }
     }
 }
@@ -195,12 +194,17 @@ pub struct EfficientNet {
 }
 
 impl EfficientNet {
+    /// # Shapes
+    ///   - images: `[batch, 3, height, width]`
+    ///   - output: `[batch, height / 2, width / 2, stem_size]`
     fn forward_stem(&self, images: Tensor<4>) -> Tensor<4> {
-        self.activation.forward(conv_norm(images, &self.conv_stem, &self.bn1))
+        let x = channels_last(images);
+        conv_norm(x, &self.conv_stem, &self.bn1, Some(self.activation.into()))
     }
 
     fn forward_stage(&self, x: Tensor<4>, blocks: &[Block]) -> Tensor<4> {
-        blocks.iter().fold(x, |x, block| block.forward(x, self.activation))
+        let activation = self.activation.into();
+        blocks.iter().fold(x, |x, block| block.forward(x, activation))
     }
 
     /// Whether the map after the stem (0) or after stage `end` (from 1) is the last of its stride.
@@ -241,12 +245,12 @@ impl Backbone for EfficientNet {
         let mut maps = Vec::new();
         let mut x = self.forward_stem(images);
         if self.is_stage_end(0) {
-            maps.push(x.clone());
+            maps.push(channels_first(x.clone()));
         }
         for (stage, blocks) in self.blocks.iter().enumerate() {
             x = self.forward_stage(x, blocks);
             if self.is_stage_end(stage + 1) {
-                maps.push(x.clone());
+                maps.push(channels_first(x.clone()));
             }
         }
         maps
@@ -257,7 +261,7 @@ impl Backbone for EfficientNet {
             .blocks
             .iter()
             .fold(self.forward_stem(images), |x, blocks| self.forward_stage(x, blocks));
-        global_avg_pool(self.activation.forward(conv_norm(x, &self.conv_head, &self.bn2)))
+        global_avg_pool(conv_norm(x, &self.conv_head, &self.bn2, Some(self.activation.into())))
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {

@@ -5,12 +5,14 @@
 //! `timm/models/swin_transformer_v2.py` (1.0.31).
 
 use bob_core::{Backbone, CostCounter, FeatureInfo};
+use bob_ops::{Epilogue, nn};
 use burn::config::Config;
 use burn::module::{Module, ParamId, list_param_ids};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
 
 use crate::init;
+use crate::layers::global_avg_pool;
 use crate::mlp::Mlp;
 use crate::patch_embed::PatchEmbed;
 
@@ -178,7 +180,7 @@ impl PatchMerging {
             .reshape([batch, height, 2, width, 2, channels])
             .permute([0, 1, 3, 4, 2, 5])
             .reshape([batch, height, width, 4 * channels]);
-        self.norm.forward(self.reduction.forward(x))
+        nn::layer_norm(&self.norm, EPSILON, nn::linear(&self.reduction, x, Epilogue::none()))
     }
 }
 
@@ -186,8 +188,8 @@ impl Block {
     /// # Shapes
     ///   - x, output: `[batch, height, width, channels]`
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = x.clone() + self.norm1.forward(self.attn.forward(x));
-        x.clone() + self.norm2.forward(self.mlp.forward(x))
+        let x = x.clone() + nn::layer_norm(&self.norm1, EPSILON, self.attn.forward(x));
+        x.clone() + nn::layer_norm(&self.norm2, EPSILON, self.mlp.forward(x))
     }
 }
 
@@ -228,8 +230,7 @@ impl Backbone for SwinTransformerV2 {
     fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.forward_embed(images);
         let x = self.layers.iter().fold(x, |x, stage| stage.forward(x));
-        let x = self.norm.forward(x);
-        x.flatten::<3>(1, 2).mean_dim(1).squeeze_dim(1)
+        global_avg_pool(nn::layer_norm(&self.norm, EPSILON, x))
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
@@ -261,6 +262,7 @@ impl Backbone for SwinTransformerV2 {
 
     /// The position biases, masks and temperatures computed once.
     fn fuse(mut self) -> Self {
+        nn::lay_out(&mut self.patch_embed.proj);
         for block in self.layers.iter_mut().flat_map(|stage| &mut stage.blocks) {
             block.attn.fuse();
         }

@@ -1,14 +1,10 @@
 //! Cosine attention inside windows (`WindowAttention` and `SwinTransformerV2Block._attn` of the reference).
 //!
-//! Tokens are cut into windows after the projection to queries, keys and values, and put back before the
-//! last projection: both projections look at one token at a time, so the function is the reference's and two
-//! copies of the map are saved.
-
 use bob_core::CostCounter;
+use bob_ops::{Epilogue, cosine_attention, nn};
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, Relu};
-use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Int, Tensor, TensorData, activation, module, s};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation, s};
 
 use crate::init;
 
@@ -146,7 +142,7 @@ pub(super) struct WindowAttention {
 /// What does not depend on the images, computed once.
 #[derive(Module, Debug)]
 struct FusedBias {
-    scale: Tensor<4>,
+    scale: Tensor<1>,
     bias: Tensor<4>,
 }
 
@@ -189,48 +185,26 @@ impl WindowAttention {
         } else {
             x
         };
-        let x = pad(x, self.window.padding());
-        let qkv = module::linear(x, self.qkv.weight.val(), self.qkv_bias())
-            .reshape([batch * grid_h, window_h, grid_w, window_w, 3 * heads, channels / heads])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch * grid_h * grid_w, 3 * heads, area, channels / heads]);
-
-        let scale = match &self.fused {
-            Some(fused) => fused.scale.clone(),
-            None => self.scale(),
+        let x = pad(x, self.window.padding())
+            .reshape([batch * grid_h, window_h, grid_w, window_w, channels])
+            .permute([0, 2, 1, 3, 4])
+            .reshape([batch * grid_h * grid_w, area, channels]);
+        let qkv = bob_ops::linear(x, self.qkv.weight.val(), self.qkv_bias(), Epilogue::none());
+        let (scale, bias) = match &self.fused {
+            Some(fused) => (fused.scale.clone(), fused.bias.clone()),
+            None => (self.scale(), self.bias()),
         };
-        let bias = match &self.fused {
-            Some(fused) => fused.bias.clone(),
-            None => self.bias(),
-        };
-        let v = qkv.clone().narrow(1, 2 * heads, heads);
-        let qk = qkv.narrow(1, 0, 2 * heads);
-        // The floor is the square of PyTorch's 1e-12, under the root to keep the gradient of a zero finite.
-        let norm = (qk.clone() * qk.clone()).sum_dim(3).clamp_min(1e-24).sqrt();
-        let qk = qk * (scale / norm);
-        // A bias with windows among its heads goes with queries that have them there too.
-        let folded = bias.dims()[1] / heads;
-        let part = |x: Tensor<4>| {
-            let [windows, heads, area, dim] = x.dims();
-            x.reshape([windows / folded, folded * heads, area, dim])
-        };
-        let q = part(qk.clone().narrow(1, 0, heads));
-        let k = part(qk.narrow(1, heads, heads));
-        let options = AttentionModuleOptions {
-            scale: Some(1.0),
-            ..Default::default()
-        };
-        let x = module::attention(q, k, part(v), None, Some(bias), options)
-            .reshape([batch * grid_h, grid_w, heads, window_h, window_w, channels / heads])
-            .permute([0, 3, 1, 4, 2, 5])
+        let x = cosine_attention(qkv, heads, scale, Some(bias));
+        let x = nn::linear(&self.proj, x, Epilogue::none())
+            .reshape([batch * grid_h, grid_w, window_h, window_w, channels])
+            .permute([0, 2, 1, 3, 4])
             .reshape([batch, grid_h * window_h, grid_w * window_w, channels])
             .slice(s![.., 0..height, 0..width, ..]);
-        let x = if self.window.is_shifted() {
+        if self.window.is_shifted() {
             x.roll(&shift, &[1, 2])
         } else {
             x
-        };
-        self.proj.forward(x)
+        }
     }
 
     /// The bias of the first projection; keys have none.
@@ -245,22 +219,22 @@ impl WindowAttention {
         }
     }
 
-    /// The temperature of every query's head, and 1 for the keys.
+    /// The temperature of every head.
     ///
     /// # Shapes
-    ///   - output: `[1, 2 * heads, 1, 1]`
-    fn scale(&self) -> Tensor<4> {
-        let heads = self.num_heads();
-        let scale = self.logit_scale.val().clamp_max(100f64.ln()).exp();
-        let scale = scale.reshape([1, heads, 1, 1]);
-        let ones = scale.ones_like();
-        Tensor::cat(vec![scale, ones], 1)
+    ///   - output: `[heads]`
+    fn scale(&self) -> Tensor<1> {
+        self.logit_scale
+            .val()
+            .clamp_max(100f64.ln())
+            .exp()
+            .reshape([self.num_heads()])
     }
 
     /// What is added to the similarities: the position bias, and the mask of a shifted block.
     ///
     /// # Shapes
-    ///   - output: `[1, heads, area, area]`, or `[1, windows * heads, area, area]` with a mask
+    ///   - output: `[1, heads, area, area]`, or `[windows, heads, area, area]` with a mask
     fn bias(&self) -> Tensor<4> {
         let device = self.logit_scale.val().device();
         let (heads, area) = (self.num_heads(), self.window.area());
@@ -275,9 +249,7 @@ impl WindowAttention {
         if !self.window.is_shifted() {
             return bias;
         }
-        let bias = bias + self.window.mask(&device);
-        let [windows, ..] = bias.dims();
-        bias.reshape([1, windows * heads, area, area])
+        bias + self.window.mask(&device)
     }
 
     /// Compute once what does not depend on the images, for inference.

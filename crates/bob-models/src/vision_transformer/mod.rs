@@ -5,12 +5,13 @@
 //! settings of the same network.
 
 use bob_core::{Backbone, CostCounter, FeatureInfo};
+use bob_ops::{Epilogue, attention, mean_pool, nn};
 use burn::config::Config;
 use burn::module::{Module, Param, ParamId, list_param_ids};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear};
-use burn::tensor::{Device, Tensor, module, s};
+use burn::tensor::{Device, Tensor, s};
 
-use crate::mlp::{Mlp, scale_outputs};
+use crate::mlp::{Mlp, scale_outputs, scaled_linear};
 use crate::patch_embed::PatchEmbed;
 use crate::{init, resample};
 
@@ -88,6 +89,7 @@ impl VisionTransformerConfig {
             head: (self.num_classes > 0).then(|| init::linear(dim, self.num_classes, true, device)),
             grid,
             no_embed_class: self.no_embed_class,
+            norm_epsilon: self.norm_epsilon,
         }
     }
 
@@ -115,6 +117,7 @@ pub struct VisionTransformer {
     head: Option<Linear>,
     grid: [usize; 2],
     no_embed_class: bool,
+    norm_epsilon: f64,
 }
 
 #[derive(Module, Debug)]
@@ -125,6 +128,7 @@ struct Block {
     norm2: LayerNorm,
     mlp: Mlp,
     ls2: Option<LayerScale>,
+    norm_epsilon: f64,
 }
 
 #[derive(Module, Debug)]
@@ -199,7 +203,7 @@ impl VisionTransformer {
             with_prefix(patches) + position
         };
         let x = match &self.norm_pre {
-            Some(norm) => norm.forward(x),
+            Some(norm) => nn::layer_norm(norm, self.norm_epsilon, x),
             None => x,
         };
         (x, [height, width])
@@ -225,16 +229,18 @@ impl Block {
             norm2: config.norm(device),
             mlp: Mlp::new(dim, 4 * dim, device),
             ls2: scale(),
+            norm_epsilon: config.norm_epsilon,
         }
     }
 
     /// # Shapes
     ///   - x, output: `[batch, tokens, embed_dim]`
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let attended = self.attn.forward(self.norm1.forward(x.clone()));
-        let x = x + scaled(attended, &self.ls1);
-        let fed = self.mlp.forward(self.norm2.forward(x.clone()));
-        x + scaled(fed, &self.ls2)
+        let gamma = |scale: &Option<LayerScale>| scale.as_ref().map(|scale| scale.gamma.val());
+        let normed = nn::layer_norm(&self.norm1, self.norm_epsilon, x.clone());
+        let x = self.attn.forward_residual(normed, gamma(&self.ls1), x);
+        let normed = nn::layer_norm(&self.norm2, self.norm_epsilon, x.clone());
+        self.mlp.forward_residual(normed, gamma(&self.ls2), x)
     }
 
     fn fuse(&mut self) {
@@ -246,24 +252,14 @@ impl Block {
     }
 }
 
-fn scaled(x: Tensor<3>, scale: &Option<LayerScale>) -> Tensor<3> {
-    match scale {
-        Some(scale) => x * scale.gamma.val().unsqueeze(),
-        None => x,
-    }
-}
-
 impl Attention {
+    /// The attention's output, times `gamma` where there is one, added to `shortcut`.
+    ///
     /// # Shapes
-    ///   - x, output: `[batch, tokens, embed_dim]`
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let [batch, tokens, dim] = x.dims();
-        let heads = self.num_heads;
-        let qkv = self.qkv.forward(x);
-        let qkv = qkv.reshape([batch, tokens, 3 * heads, dim / heads]).swap_dims(1, 2);
-        let part = |i: usize| qkv.clone().narrow(1, i * heads, heads); // [batch, heads, tokens, dim / heads]
-        let x = module::attention(part(0), part(1), part(2), None, None, Default::default());
-        self.proj.forward(x.swap_dims(1, 2).reshape([batch, tokens, dim]))
+    ///   - x, shortcut, output: `[batch, tokens, embed_dim]`
+    fn forward_residual(&self, x: Tensor<3>, gamma: Option<Tensor<1>>, shortcut: Tensor<3>) -> Tensor<3> {
+        let qkv = nn::linear(&self.qkv, x, Epilogue::none());
+        scaled_linear(&self.proj, attention(qkv, self.num_heads, None), gamma, shortcut)
     }
 
     fn count(&self, counter: &mut CostCounter, tokens: usize) {
@@ -312,12 +308,15 @@ impl Backbone for VisionTransformer {
         match &self.fc_norm {
             Some(fc_norm) => {
                 let patches = x.slice(s![.., self.num_prefix_tokens().., ..]);
-                fc_norm.forward(patches.mean_dim(1).squeeze_dim::<2>(1))
+                nn::layer_norm(fc_norm, self.norm_epsilon, mean_pool(patches))
             }
             None => {
                 // A norm looks at one token at a time, so only the one that is used need pass it.
                 let token = x.slice(s![.., 0..1, ..]).squeeze_dim::<2>(1);
-                self.norm.as_ref().map_or(token.clone(), |norm| norm.forward(token))
+                match &self.norm {
+                    Some(norm) => nn::layer_norm(norm, self.norm_epsilon, token),
+                    None => token,
+                }
             }
         }
     }
@@ -346,6 +345,7 @@ impl Backbone for VisionTransformer {
 
     /// The layer scales folded into the layers before them.
     fn fuse(mut self) -> Self {
+        nn::lay_out(&mut self.patch_embed.proj);
         self.blocks.iter_mut().for_each(Block::fuse);
         self
     }

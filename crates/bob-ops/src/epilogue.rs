@@ -1,0 +1,175 @@
+//! What follows a product in the same pass: a residual is added, an activation applied.
+
+#[cfg(feature = "flex")]
+use burn::backend::flex::FlexTensor;
+use burn::tensor::Tensor;
+
+use crate::Activation;
+#[cfg(feature = "flex")]
+use crate::activation::each;
+#[cfg(feature = "flex")]
+use crate::flex::{
+    dense,
+    elementwise::{map, zip},
+    sums::add_bias,
+    values,
+};
+#[cfg(feature = "flex")]
+use crate::operation::FlexBackward;
+
+/// What [`crate::linear`] and [`crate::conv2d`] do with their result: `activation(result + residual)`.
+#[derive(Clone, Debug, Default)]
+pub struct Epilogue<const D: usize> {
+    /// Added to the result, of the same shape.
+    pub residual: Option<Tensor<D>>,
+    /// Applied last.
+    pub activation: Option<Activation>,
+}
+
+impl<const D: usize> Epilogue<D> {
+    /// Nothing.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// An activation.
+    pub fn activation(activation: Activation) -> Self {
+        Self {
+            activation: Some(activation),
+            ..Self::default()
+        }
+    }
+
+    /// A residual to add.
+    pub fn residual(residual: Tensor<D>) -> Self {
+        Self {
+            residual: Some(residual),
+            ..Self::default()
+        }
+    }
+
+    /// The same by burn's own operations.
+    pub(crate) fn reference(self, x: Tensor<D>) -> Tensor<D> {
+        let x = match self.residual {
+            Some(residual) => x + residual,
+            None => x,
+        };
+        match self.activation {
+            Some(activation) => activation.reference(x),
+            None => x,
+        }
+    }
+}
+
+/// Which inputs a product has after `x` and the weight, in order, and what follows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finish {
+    pub(crate) bias: bool,
+    pub(crate) residual: bool,
+    pub(crate) activation: Option<Activation>,
+}
+
+impl Finish {
+    fn bias_index(self) -> Option<usize> {
+        self.bias.then_some(2)
+    }
+
+    fn residual_index(self) -> Option<usize> {
+        self.residual.then_some(2 + usize::from(self.bias))
+    }
+
+    /// Run a product into a new tensor: `product` is given what is to be done with every finished piece of a row, as
+    /// `(row, first column, values)`. Gives the output, and what the backward pass needs.
+    #[cfg(feature = "flex")]
+    pub(crate) fn flex(
+        self,
+        inputs: &[FlexTensor],
+        columns: usize,
+        keep: bool,
+        product: impl FnOnce(&(dyn Fn(usize, usize, &mut [f32]) + Sync)) -> FlexTensor,
+    ) -> (FlexTensor, Vec<FlexTensor>) {
+        let bias = self.bias_index().map(|index| dense(&inputs[index]));
+        let residual = self.residual_index().map(|index| dense(&inputs[index]));
+        let bias = bias.as_ref().map(values);
+        let residual = residual.as_ref().map(values);
+        let arch = pulp::Arch::new();
+        // The backward pass needs what went into such an activation.
+        let later = self
+            .activation
+            .filter(|activation| keep && !activation.is_told_by_output());
+        let now = if later.is_some() { None } else { self.activation };
+        let output = product(&|row, first, out| {
+            arch.dispatch(
+                #[inline(always)]
+                || {
+                    let count = out.len();
+                    add_bias(out, bias.map(|bias| &bias[first..first + count]));
+                    add_bias(
+                        out,
+                        residual.map(|residual| &residual[row * columns + first..][..count]),
+                    );
+                    if let Some(activation) = now {
+                        each!(activation, A => out.iter_mut().for_each(|x| *x = A.of(*x)));
+                    }
+                },
+            );
+        });
+        match (later, self.activation) {
+            (Some(activation), _) => {
+                let before = output.clone();
+                (each!(activation, A => map(output, |x| A.of(x))), vec![before])
+            }
+            (None, Some(_)) if keep => (output.clone(), vec![output]),
+            _ => (output, Vec::new()),
+        }
+    }
+
+    /// The gradient of the product itself from that of the output.
+    #[cfg(feature = "flex")]
+    pub(crate) fn flex_backward(self, pass: &FlexBackward) -> FlexTensor {
+        match self.activation {
+            Some(activation) => {
+                each!(activation, A => zip(pass.grad.clone(), &pass.kept[0], |grad, x| grad * A.slope(x)))
+            }
+            None => pass.grad.clone(),
+        }
+    }
+
+    /// The gradients in the order of the inputs.
+    #[cfg(feature = "flex")]
+    pub(crate) fn in_order(
+        self,
+        pass: &FlexBackward,
+        [x, weight]: [Option<FlexTensor>; 2],
+        bias: impl FnOnce() -> FlexTensor,
+        residual: FlexTensor,
+    ) -> Vec<Option<FlexTensor>> {
+        let mut grads = vec![x, weight];
+        if let Some(index) = self.bias_index() {
+            grads.push(pass.wanted[index].then(bias));
+        }
+        if let Some(index) = self.residual_index() {
+            grads.push(pass.wanted[index].then_some(residual));
+        }
+        grads
+    }
+
+    /// What follows the product, by ATen.
+    #[cfg(feature = "tch")]
+    pub(crate) fn aten(self, x: tch::Tensor, inputs: &[tch::Tensor]) -> tch::Tensor {
+        let x = match self.residual_index() {
+            Some(index) => x + &inputs[index],
+            None => x,
+        };
+        match self.activation {
+            Some(activation) => activation.apply_aten(x),
+            None => x,
+        }
+    }
+
+    /// The bias among the inputs of ATen.
+    #[cfg(feature = "tch")]
+    pub(crate) fn aten_bias(self, inputs: &[tch::Tensor]) -> Option<&tch::Tensor> {
+        self.bias_index().map(|index| &inputs[index])
+    }
+}

@@ -1,0 +1,88 @@
+//! One pass over all values, on all cores and in vectors.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::buffer::filled;
+use super::{dense, tensor, values};
+
+/// Values a task takes at a time: large against the cost of a task, small against a cache.
+pub(super) const CHUNK: usize = 1 << 14;
+
+/// `f` of every value; in place where nobody else has the tensor.
+pub(crate) fn map(x: FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
+    let arch = Arch::new();
+    let mut x = owned(x);
+    match x.try_storage_mut::<f32>() {
+        Some(values) => {
+            values.par_chunks_mut(CHUNK).for_each(|chunk| {
+                arch.dispatch(
+                    #[inline(always)]
+                    || chunk.iter_mut().for_each(|x| *x = f(*x)),
+                );
+            });
+            x
+        }
+        None => {
+            let from = values(&x);
+            let out = filled(from.len(), |out| {
+                out.par_chunks_mut(CHUNK)
+                    .zip(from.par_chunks(CHUNK))
+                    .for_each(|(out, from)| {
+                        arch.dispatch(
+                            #[inline(always)]
+                            || out.iter_mut().zip(from).for_each(|(out, x)| *out = f(*x)),
+                        );
+                    });
+            });
+            tensor(out, x.shape())
+        }
+    }
+}
+
+/// `f` of every pair of values; in place of the first where nobody else has it.
+pub(crate) fn zip(x: FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) -> f32 + Sync) -> FlexTensor {
+    let arch = Arch::new();
+    let mut x = owned(x);
+    let y = dense(y);
+    let other = values(&y);
+    match x.try_storage_mut::<f32>() {
+        Some(values) => {
+            values
+                .par_chunks_mut(CHUNK)
+                .zip(other.par_chunks(CHUNK))
+                .for_each(|(chunk, other)| {
+                    arch.dispatch(
+                        #[inline(always)]
+                        || chunk.iter_mut().zip(other).for_each(|(x, y)| *x = f(*x, *y)),
+                    );
+                });
+            x
+        }
+        None => {
+            let from = values(&x);
+            let out = filled(from.len(), |out| {
+                out.par_chunks_mut(CHUNK)
+                    .zip(from.par_chunks(CHUNK))
+                    .zip(other.par_chunks(CHUNK))
+                    .for_each(|((out, x), y)| {
+                        arch.dispatch(
+                            #[inline(always)]
+                            || out.iter_mut().zip(x).zip(y).for_each(|((out, x), y)| *out = f(*x, *y)),
+                        );
+                    });
+            });
+            tensor(out, x.shape())
+        }
+    }
+}
+
+/// The tensor with its values side by side, and this the only handle to them where it was the only one.
+pub(super) fn owned(x: FlexTensor) -> FlexTensor {
+    let whole =
+        x.is_contiguous() && x.layout().start_offset() == 0 && x.storage::<f32>().len() == x.shape().num_elements();
+    // `dense` gives a second handle to the same values.
+    if whole { x } else { dense(&x) }
+}

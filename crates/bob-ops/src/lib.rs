@@ -1,0 +1,43 @@
+//! Differentiable operations that burn lacks or does slowly, with one signature and a kernel per backend.
+//!
+//! On `flex` they have kernels of their own, on `tch` they are ATen's, forward and backward; everywhere else they are
+//! composed of burn's operations. The device of the tensors chooses. Maps have their channels last throughout:
+//! `[batch, height, width, channels]`, which is what products over pixels, norms and vectors want.
+//!
+//! An operation is one file here with its kernel under `flex/`; `operation.rs` makes it one of burn's.
+//! [`nn`] runs burn's modules, which go on holding the parameters.
+
+mod activation;
+mod adamw;
+#[cfg(feature = "tch")]
+#[expect(deprecated, reason = "0.22 is the last line of burn with LibTorch")]
+mod aten;
+mod attention;
+mod conv;
+mod cross_entropy;
+mod epilogue;
+#[cfg(feature = "flex")]
+mod flex;
+mod linear;
+mod norm;
+#[cfg_attr(
+    feature = "tch",
+    expect(deprecated, reason = "0.22 is the last line of burn with LibTorch")
+)]
+mod operation;
+mod pool;
+
+pub use activation::{Activation, add_relu};
+pub use adamw::AdamW;
+pub use attention::{attention, cosine_attention};
+pub use conv::{Conv2dOptions, conv2d};
+pub use cross_entropy::cross_entropy;
+pub use epilogue::Epilogue;
+pub use linear::linear;
+pub use norm::{BatchNormOutput, batch_norm, layer_norm, layer_norm_2d, standardize_weight};
+pub use pool::{gate_channels, max_pool2d, mean_pool};
+
+pub mod nn;
+
+#[cfg(all(test, feature = "flex"))]
+mod tests;

@@ -1,0 +1,202 @@
+//! Linear layers.
+
+#[cfg(feature = "flex")]
+use burn::backend::TensorMetadata;
+#[cfg(feature = "flex")]
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{Tensor, module};
+
+use crate::epilogue::{Epilogue, Finish};
+#[cfg(feature = "flex")]
+use crate::flex::{
+    buffer::{Shared, filled},
+    dense,
+    product::{Dense, Into, Right, Target, multiply},
+    strides,
+    sums::column_sums,
+    tensor, unflipped, values,
+};
+#[cfg(feature = "flex")]
+use crate::operation::FlexBackward;
+use crate::operation::{Operation, apply, has_kernels};
+
+/// `x · weight + bias` over the last dimension, and what follows it.
+///
+/// # Shapes
+///   - x: `[..., in]`
+///   - weight: `[in, out]`
+///   - bias: `[out]`
+///   - residual, output: `[..., out]`
+///
+/// # Panics
+/// Where the shapes do not fit.
+pub fn linear<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    epilogue: Epilogue<D>,
+) -> Tensor<D> {
+    let [inner, outer] = weight.dims();
+    let mut shape = x.dims();
+    assert_eq!(
+        shape[D - 1],
+        inner,
+        "linear: x has {shape:?}, the weight {:?}",
+        weight.dims()
+    );
+    if let Some(bias) = &bias {
+        assert_eq!(bias.dims(), [outer], "linear: the weight has {:?}", weight.dims());
+    }
+    shape[D - 1] = outer;
+    if let Some(residual) = &epilogue.residual {
+        assert_eq!(residual.dims(), shape, "linear: the residual of an output of {shape:?}");
+    }
+    if !has_kernels(&x.device(), x.dtype()) {
+        return epilogue.reference(module::linear(x, weight, bias));
+    }
+    let finish = Finish {
+        bias: bias.is_some(),
+        residual: epilogue.residual.is_some(),
+        activation: epilogue.activation,
+    };
+    let mut inputs = vec![x.into_dispatch(), weight.into_dispatch()];
+    inputs.extend(bias.map(Tensor::into_dispatch));
+    inputs.extend(epilogue.residual.map(Tensor::into_dispatch));
+    apply(Linear { finish }, inputs)
+}
+
+#[derive(Clone, Debug)]
+struct Linear {
+    finish: Finish,
+}
+
+impl Operation for Linear {
+    fn reads(&self, index: usize) -> bool {
+        index < 2
+    }
+
+    #[cfg(feature = "flex")]
+    fn flex(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
+        let weight = unflipped(&inputs[1]);
+        let weight = Weight::of(&weight);
+        let x = dense(&inputs[0]);
+        let mut shape = x.shape();
+        let rows = shape.num_elements() / weight.inner.max(1);
+        let rank = shape.num_dims();
+        shape[rank - 1] = weight.outer;
+        self.finish.flex(&inputs, weight.outer, keep, |finish| {
+            let out = filled(rows * weight.outer, |out| {
+                let left = Dense::rows(rows, weight.inner);
+                let target = Target::rows(0, weight.outer);
+                let right = weight.right();
+                multiply(
+                    values(&x),
+                    &left,
+                    &right,
+                    &Shared::new(out),
+                    target,
+                    Into::Overwrite,
+                    finish,
+                );
+            });
+            tensor(out, shape)
+        })
+    }
+
+    #[cfg(feature = "flex")]
+    fn flex_backward(&self, pass: FlexBackward) -> Vec<Option<FlexTensor>> {
+        let weight = unflipped(pass.input(1));
+        let weight = Weight::of(&weight);
+        let (inner, outer) = (weight.inner, weight.outer);
+        let grad = dense(&self.finish.flex_backward(&pass));
+        let rows = values(&grad).len() / outer.max(1);
+        let x_grad = pass.wanted[0].then(|| {
+            let out = filled(rows * inner, |out| {
+                let left = Dense::rows(rows, outer);
+                let target = Target::rows(0, inner);
+                let right = weight.transposed();
+                multiply(
+                    values(&grad),
+                    &left,
+                    &right,
+                    &Shared::new(out),
+                    target,
+                    Into::Overwrite,
+                    &|_, _, _| {},
+                );
+            });
+            tensor(out, pass.input(0).shape())
+        });
+        let weight_grad = pass.wanted[1].then(|| {
+            let x = dense(pass.input(0));
+            let out = filled(inner * outer, |out| {
+                let left = Dense::columns(rows, inner);
+                let right = Right::rows(values(&grad), outer);
+                let target = Target::rows(0, outer);
+                multiply(
+                    values(&x),
+                    &left,
+                    &right,
+                    &Shared::new(out),
+                    target,
+                    Into::Overwrite,
+                    &|_, _, _| {},
+                );
+            });
+            tensor(out, [inner, outer])
+        });
+        let bias = || tensor(column_sums(values(&grad), outer), [outer]);
+        self.finish.in_order(&pass, [x_grad, weight_grad], bias, grad.clone())
+    }
+
+    #[cfg(feature = "tch")]
+    fn aten(&self, inputs: &[tch::Tensor]) -> tch::Tensor {
+        // burn keeps `[in, out]`, ATen takes `[out, in]`.
+        let x = inputs[0].linear(&inputs[1].tr(), self.finish.aten_bias(inputs));
+        self.finish.aten(x, inputs)
+    }
+}
+
+/// A weight `[in, out]` with any strides that are not negative.
+#[cfg(feature = "flex")]
+struct Weight<'a> {
+    values: &'a [f32],
+    start: [usize; 1],
+    strides: [usize; 2],
+    inner: usize,
+    outer: usize,
+}
+
+#[cfg(feature = "flex")]
+impl<'a> Weight<'a> {
+    fn of(tensor: &'a FlexTensor) -> Self {
+        let layout = tensor.layout();
+        let [inner, outer] = layout.shape().dims();
+        Self {
+            values: values(tensor),
+            start: [layout.start_offset()],
+            strides: strides(tensor),
+            inner,
+            outer,
+        }
+    }
+
+    fn right(&self) -> Right<'_> {
+        Right {
+            values: self.values,
+            starts: &self.start,
+            row_stride: self.strides[0],
+            column_stride: self.strides[1],
+            columns: self.outer,
+        }
+    }
+
+    fn transposed(&self) -> Right<'_> {
+        Right {
+            row_stride: self.strides[1],
+            column_stride: self.strides[0],
+            columns: self.inner,
+            ..self.right()
+        }
+    }
+}
