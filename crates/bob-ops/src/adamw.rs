@@ -1,7 +1,9 @@
 //! AdamW in one pass over every parameter.
 
+#[cfg(feature = "flex")]
+use burn::backend::DispatchDevice;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
+use burn::backend::{Backend, Dispatch, backend_extension};
 #[cfg(feature = "flex")]
 use burn::backend::{Flex, flex::FlexTensor};
 use burn::optim::{AdaptiveMomentumState, ModuleOptimizer, Optimizer};

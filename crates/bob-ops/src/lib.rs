@@ -8,6 +8,10 @@
 //! [`nn`] runs burn's modules, which go on holding the parameters.
 
 mod activation;
+#[cfg_attr(
+    not(feature = "flex"),
+    expect(unused_variables, reason = "without flex no backend is left to hand them to")
+)]
 mod adamw;
 #[cfg(feature = "tch")]
 #[expect(deprecated, reason = "0.22 is the last line of burn with LibTorch")]

@@ -1,6 +1,6 @@
 """Where the time of a backbone goes: `perf record` of the worker, as a table of shares by kind of operation.
 
-    python benches/speed/profile.py --backbone resnet50.random [--mode train] [--backend flex] [--batch 8] [--top 10]
+    python benches/speed/hot_spots.py --backbone resnet50.random [--mode train] [--backend flex] [--batch 8] [--top 10]
 
 Nothing is instrumented: the processor is sampled while `cargo xtask measure` runs, loading and warm-up included, and every
 sample goes to the first group below that its function's name fits, or to the group of the nearest caller that fits one.
