@@ -4,7 +4,9 @@
 
 Nothing is instrumented: the processor is sampled while `cargo xtask measure` runs, loading and warm-up included, and every
 sample goes to the first group below that its function's name fits, or to the group of the nearest caller that fits one.
-Shares are of the processor time of all threads, not of wall time; waiting threads are listed apart. It needs Linux's `perf`
+Shares are of the processor time of all threads, not of wall time; waiting threads are listed apart. The worker is built with
+names that say the types too (`-C symbol-mangling-version=v0`), without which what runs in the thread pool is only called
+`FnOnce::call_once`; the first time that takes minutes, and nothing else of it changes. It needs Linux's `perf`
 and `/proc/sys/kernel/perf_event_paranoid` at 2 or below; without hardware counters it takes the processor clock.
 """
 
@@ -93,16 +95,21 @@ def main() -> None:
     parser.add_argument("--backend", default="flex")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--top", type=int, default=10, help="functions to list below the table")
-    parser.add_argument("--frequency", type=int, default=499, help="samples a second")
+    parser.add_argument("--frequency", type=int, default=199, help="samples a second")
     arguments = parser.parse_args()
     measure = ["cargo", "xtask", "measure", "--backbone", arguments.backbone, "--mode", arguments.mode,
                "--batch", str(arguments.batch), "--backend", arguments.backend]  # fmt: skip
+    environment = {**os.environ, "RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} -C symbol-mangling-version=v0".strip()}
+    # Builds the worker, which then refuses the name: no compiler is to be sampled below.
+    nobody = ["cargo", "xtask", "measure", "--backbone", "none", "--backend", arguments.backend]
+    subprocess.run(nobody, cwd=REPOSITORY, env=environment, capture_output=True, check=False)
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "perf.data"
-        # The driver builds the worker and becomes it; cargo and the driver are a few samples.
+        # The driver becomes the worker; cargo and the driver are a few samples. Release builds have no frame pointers.
         subprocess.run(
-            ["perf", "record", "--quiet", "-e", event(), "-F", str(arguments.frequency), "-g", "-o", data, *measure],
-            check=True, cwd=REPOSITORY, env={**os.environ, "CARGO_TERM_COLOR": "never"}, stdout=subprocess.DEVNULL,
+            ["perf", "record", "--quiet", "-e", event(), "-F", str(arguments.frequency), "--call-graph", "dwarf,4096",
+             "-o", data, *measure],
+            check=True, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         stacks = samples(data)
     groups = Counter(group(stack) for stack in stacks)
