@@ -1,7 +1,7 @@
 //! Layers that the convolutional families share.
 
 use bob_core::CostCounter;
-use bob_ops::{Activation, Epilogue, add_relu, mean_pool, nn};
+use bob_ops::{Activation, Conv2dOptions, Epilogue, add_relu, mean_pool, nn};
 use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
@@ -94,16 +94,8 @@ pub(crate) fn fold(conv: &mut Conv2d, norm: &mut Option<BatchNorm>) {
 }
 
 /// Count a convolution over a map of `[height, width]` and give the size of its output.
-pub(crate) fn count_conv(counter: &mut CostCounter, conv: &Conv2d, [height, width]: [usize; 2]) -> [usize; 2] {
-    let size = |axis: usize, size: usize| match &conv.padding {
-        PaddingConfig2d::Same => size.div_ceil(conv.stride[axis]),
-        PaddingConfig2d::Valid => (size - conv.kernel_size[axis]) / conv.stride[axis] + 1,
-        PaddingConfig2d::Explicit(top, left, bottom, right) => {
-            let pad = [top + bottom, left + right][axis];
-            (size + pad - conv.kernel_size[axis]) / conv.stride[axis] + 1
-        }
-    };
-    let output = [size(0, height), size(1, width)];
+pub(crate) fn count_conv(counter: &mut CostCounter, conv: &Conv2d, input: [usize; 2]) -> [usize; 2] {
+    let output = Conv2dOptions::of(conv, input).output(input, conv.kernel_size);
     counter.conv2d(conv, output);
     output
 }

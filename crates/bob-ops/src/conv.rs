@@ -129,14 +129,7 @@ pub fn conv2d(
     if !has_kernels(&x.device(), x.dtype()) {
         return reference(x, weight, bias, options, epilogue);
     }
-    let finish = Finish {
-        bias: bias.is_some(),
-        residual: epilogue.residual.is_some(),
-        activation: epilogue.activation,
-    };
-    let mut inputs = vec![x.into_dispatch(), weight.into_dispatch()];
-    inputs.extend(bias.map(Tensor::into_dispatch));
-    inputs.extend(epilogue.residual.map(Tensor::into_dispatch));
+    let (finish, inputs) = epilogue.into_inputs(x, weight.into_dispatch(), bias);
     apply(Conv { options, finish }, inputs)
 }
 

@@ -1,5 +1,6 @@
 //! What follows a product in the same pass: a residual is added, an activation applied.
 
+use burn::backend::DispatchTensor;
 #[cfg(feature = "flex")]
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
@@ -46,6 +47,24 @@ impl<const D: usize> Epilogue<D> {
             residual: Some(residual),
             ..Self::default()
         }
+    }
+
+    /// The inputs of a product in their order, and which of them there are.
+    pub(crate) fn into_inputs(
+        self,
+        x: Tensor<D>,
+        weight: DispatchTensor,
+        bias: Option<Tensor<1>>,
+    ) -> (Finish, Vec<DispatchTensor>) {
+        let finish = Finish {
+            bias: bias.is_some(),
+            residual: self.residual.is_some(),
+            activation: self.activation,
+        };
+        let mut inputs = vec![x.into_dispatch(), weight];
+        inputs.extend(bias.map(Tensor::into_dispatch));
+        inputs.extend(self.residual.map(Tensor::into_dispatch));
+        (finish, inputs)
     }
 
     /// The same by burn's own operations.

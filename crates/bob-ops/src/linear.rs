@@ -9,9 +9,8 @@ use burn::tensor::{Tensor, module};
 use crate::epilogue::{Epilogue, Finish};
 #[cfg(feature = "flex")]
 use crate::flex::{
-    buffer::{Shared, filled},
     dense,
-    product::{Dense, Into, Right, Target, multiply},
+    product::{Dense, Right, product},
     strides,
     sums::column_sums,
     tensor, unflipped, values,
@@ -54,14 +53,7 @@ pub fn linear<const D: usize>(
     if !has_kernels(&x.device(), x.dtype()) {
         return epilogue.reference(module::linear(x, weight, bias));
     }
-    let finish = Finish {
-        bias: bias.is_some(),
-        residual: epilogue.residual.is_some(),
-        activation: epilogue.activation,
-    };
-    let mut inputs = vec![x.into_dispatch(), weight.into_dispatch()];
-    inputs.extend(bias.map(Tensor::into_dispatch));
-    inputs.extend(epilogue.residual.map(Tensor::into_dispatch));
+    let (finish, inputs) = epilogue.into_inputs(x, weight.into_dispatch(), bias);
     apply(Linear { finish }, inputs)
 }
 
@@ -85,21 +77,8 @@ impl Operation for Linear {
         let rank = shape.num_dims();
         shape[rank - 1] = weight.outer;
         self.finish.flex(&inputs, weight.outer, keep, |finish| {
-            let out = filled(rows * weight.outer, |out| {
-                let left = Dense::rows(rows, weight.inner);
-                let target = Target::rows(0, weight.outer);
-                let right = weight.right();
-                multiply(
-                    values(&x),
-                    &left,
-                    &right,
-                    &Shared::new(out),
-                    target,
-                    Into::Overwrite,
-                    finish,
-                );
-            });
-            tensor(out, shape)
+            let left = Dense::rows(rows, weight.inner);
+            tensor(product(values(&x), &left, &weight.right(), finish), shape)
         })
     }
 
@@ -110,40 +89,17 @@ impl Operation for Linear {
         let (inner, outer) = (weight.inner, weight.outer);
         let grad = dense(&self.finish.flex_backward(&pass));
         let rows = values(&grad).len() / outer.max(1);
+        let nothing = |_: usize, _: usize, _: &mut [f32]| {};
         let x_grad = pass.wanted[0].then(|| {
-            let out = filled(rows * inner, |out| {
-                let left = Dense::rows(rows, outer);
-                let target = Target::rows(0, inner);
-                let right = weight.transposed();
-                multiply(
-                    values(&grad),
-                    &left,
-                    &right,
-                    &Shared::new(out),
-                    target,
-                    Into::Overwrite,
-                    &|_, _, _| {},
-                );
-            });
-            tensor(out, pass.input(0).shape())
+            let left = Dense::rows(rows, outer);
+            let found = product(values(&grad), &left, &weight.transposed(), &nothing);
+            tensor(found, pass.input(0).shape())
         });
         let weight_grad = pass.wanted[1].then(|| {
             let x = dense(pass.input(0));
-            let out = filled(inner * outer, |out| {
-                let left = Dense::columns(rows, inner);
-                let right = Right::rows(values(&grad), outer);
-                let target = Target::rows(0, outer);
-                multiply(
-                    values(&x),
-                    &left,
-                    &right,
-                    &Shared::new(out),
-                    target,
-                    Into::Overwrite,
-                    &|_, _, _| {},
-                );
-            });
-            tensor(out, [inner, outer])
+            let left = Dense::columns(rows, inner);
+            let found = product(values(&x), &left, &Right::rows(values(&grad), outer), &nothing);
+            tensor(found, [inner, outer])
         });
         let bias = || tensor(column_sums(values(&grad), outer), [outer]);
         self.finish.in_order(&pass, [x_grad, weight_grad], bias, grad.clone())

@@ -17,7 +17,7 @@ use std::ops::Range;
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::buffer::Shared;
+use super::buffer::{Shared, filled};
 use super::isa::Isa;
 use super::vector::{Portable, Vector};
 
@@ -411,6 +411,19 @@ pub(crate) fn multiply(
     finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
 ) {
     multiply_with(Isa::best(), true, values, left, right, out, target, into, finish);
+}
+
+/// The same into a new buffer, row after row.
+pub(crate) fn product(
+    values: &[f32],
+    left: &impl Rows,
+    right: &Right,
+    finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
+) -> Vec<f32> {
+    filled(left.count() * right.columns, |out| {
+        let target = Target::rows(0, right.columns);
+        multiply(values, left, right, &Shared::new(out), target, Into::Overwrite, finish);
+    })
 }
 
 /// The same on this thread alone, for a caller that has a task per product.
