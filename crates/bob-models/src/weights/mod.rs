@@ -292,7 +292,9 @@ pub fn save_module<M: Module>(module: &M, path: &Path) -> Result<(), WeightsErro
         .clear_metadata()
         .metadata("format", "pt")
         .overwrite(true);
+    // Running statistics in training hold updates that only `valid` takes in.
     module
+        .valid()
         .save_into(&mut store)
         .map_err(|error| WeightsError::new(path, WeightsErrorKind::Io(io::Error::other(error.to_string()))))
 }
