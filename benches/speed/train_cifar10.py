@@ -92,7 +92,8 @@ def torch_child(model: str, data: Path, seed: int, threads: int) -> None:
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+        # PyTorch also asks for the step after the last.
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     seconds = []

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-/// The share of the highest learning rate at `step` of `steps`: a linear rise to 1 over the first `warmup` steps, then a
+/// The share of the highest learning rate at `step`, below `steps`: a linear rise to 1 over the first `warmup` steps, then a
 /// cosine to 0 (Loshchilov and Hutter, arXiv:1608.03983; Goyal et al., arXiv:1706.02677).
 ///
 /// The first step has `1 / warmup`, so that none is without effect; the cosine would reach 0 at the step after the last.
