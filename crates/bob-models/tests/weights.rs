@@ -543,3 +543,20 @@ proptest::proptest! {
         let _ = weights::load_module(Tiny::init(&Device::flex()), file.path(), &LoadOptions::default());
     }
 }
+
+#[test]
+fn a_model_is_saved_with_the_last_statistics_of_its_training() {
+    let device = Device::flex().autodiff();
+    let tiny = initialize(5, &device, || Tiny::init(&device));
+    tiny.forward(Tensor::ones([4, 3, 8, 8], &device) * 3.0);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.safetensors");
+    weights::save_module(&tiny, &path).unwrap();
+
+    let plain = Device::flex();
+    let options = LoadOptions::default();
+    let (loaded, _) = weights::load_module(Tiny::init(&plain), &path, &options).unwrap();
+    let statistics = |tiny: &Tiny| tiny.bn.running_mean.value().into_data();
+    assert_eq!(statistics(&loaded), statistics(&tiny.valid()));
+    assert_ne!(statistics(&loaded), statistics(&Tiny::init(&plain)));
+}
