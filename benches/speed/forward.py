@@ -1,10 +1,12 @@
-"""Feature extraction: bob against PyTorch eager + timm, float32, same threads, in one run.
+"""Feature extraction: bob against PyTorch eager + timm, same threads, in one run.
 
     python benches/speed/forward.py [--backend flex] [--backend tch] [--rounds 3] [--output docs/results/forward.md]
+    python benches/speed/forward.py --dtype bf16 --backend tch --output docs/results/forward-bf16.md
 
 Every round times PyTorch and each backend in turn, each in a process of its own, so that a drift of the machine meets all
 alike; the table gives the median of the rounds' ratios (time of bob / time of PyTorch: below 1 is faster) with their range.
-PyTorch runs `forward_head(forward_features(x), pre_logits=True)` under `inference_mode`, channels-first, on random weights.
+PyTorch runs `forward_head(forward_features(x), pre_logits=True)` under `inference_mode` on random weights: in float32
+channels-first, in bfloat16 under `torch.autocast` and channels-last.
 """
 
 import argparse
@@ -35,7 +37,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def torch_child(model: str, batch: int, seconds: float, threads: int) -> None:
+def torch_child(model: str, batch: int, seconds: float, threads: int, dtype: str) -> None:
     """One measurement of PyTorch, printed as JSON."""
     import timm
     import torch
@@ -43,9 +45,12 @@ def torch_child(model: str, batch: int, seconds: float, threads: int) -> None:
     torch.set_num_threads(threads)
     net = timm.create_model(model, pretrained=False).eval()
     inputs = [torch.randn(batch, 3, side(model), side(model)) for _ in range(4)]
+    if dtype == "bf16":
+        net = net.to(memory_format=torch.channels_last)
+        inputs = [images.contiguous(memory_format=torch.channels_last) for images in inputs]
     Path("/proc/self/clear_refs").write_text("5")
     times = []
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bf16"):
         warm = time.perf_counter()
         while time.perf_counter() - warm < seconds / 2:
             net.forward_head(net.forward_features(inputs[0]), pre_logits=True)
@@ -57,22 +62,22 @@ def torch_child(model: str, batch: int, seconds: float, threads: int) -> None:
     print(json.dumps({"seconds": statistics.median(times), "peak": peak_memory(), "version": torch.__version__}))
 
 
-def measure_torch(model: str, batch: int, seconds: float, threads: int) -> tuple[float, int]:
+def measure_torch(model: str, batch: int, seconds: float, threads: int, dtype: str) -> tuple[float, int]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     out = subprocess.run(
         [sys.executable, __file__, "--child", model, "--batch", str(batch), "--seconds", str(seconds),
-         "--threads", str(threads)],
+         "--threads", str(threads), "--dtype", dtype],
         check=True, capture_output=True, text=True, env=environment,
     ).stdout  # fmt: skip
     found = json.loads(out.splitlines()[-1])
     return found["seconds"], found["peak"]
 
 
-def measure_bob(model: str, backend: str, batch: int, threads: int) -> tuple[float, int]:
+def measure_bob(model: str, backend: str, batch: int, threads: int, dtype: str) -> tuple[float, int]:
     environment = {**os.environ, "RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     out = subprocess.run(
         ["cargo", "xtask", "measure", "--backbone", f"{model}.random", "--mode", "infer", "--batch", str(batch),
-         "--backend", backend, "--json"],
+         "--backend", backend, "--dtype", dtype, "--json"],
         check=True, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment,
     ).stdout  # fmt: skip
     found = json.loads(out)
@@ -96,18 +101,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
     parser.add_argument("--output", type=Path)
     parser.add_argument("--child")
     arguments = parser.parse_args()
     if arguments.child:
-        torch_child(arguments.child, arguments.batch[0], arguments.seconds, arguments.threads)
+        torch_child(arguments.child, arguments.batch[0], arguments.seconds, arguments.threads, arguments.dtype)
         return
     backends = arguments.backend or ["flex", "tch"]
     lines = [
         "# Feature extraction against PyTorch",
         "",
         f"Made by `{' '.join(['python', 'benches/speed/forward.py', *sys.argv[1:]])}`.",
-        f"{processor()}, {arguments.threads} threads, float32, 224 px (256 for SwinV2), {arguments.rounds} "
+        f"{processor()}, {arguments.threads} threads, {arguments.dtype}, 224 px (256 for SwinV2), {arguments.rounds} "
         "rounds in turn; PyTorch 2.9.1 eager + timm 1.0.31.",
         "Ratio: time of bob / time of PyTorch, median (range) of the rounds. "
         "MiB: peak of the whole process over the forward passes, the loaded model in it.",
@@ -119,9 +125,9 @@ def main() -> None:
         for batch in arguments.batch or [8, 1]:
             reference, found = [], {backend: [] for backend in backends}
             for _ in range(arguments.rounds):
-                reference.append(measure_torch(model, batch, arguments.seconds, arguments.threads))
+                reference.append(measure_torch(model, batch, arguments.seconds, arguments.threads, arguments.dtype))
                 for backend in backends:
-                    found[backend].append(measure_bob(model, backend, batch, arguments.threads))
+                    found[backend].append(measure_bob(model, backend, batch, arguments.threads, arguments.dtype))
             row = f"| {model} | {batch} | {statistics.median(s for s, _ in reference) * 1e3:.0f}"
             row += f" | {reference[0][1] / 2**20:.0f}"
             for backend in backends:

@@ -204,6 +204,9 @@ pub struct Extract {
     /// Backend that computes.
     #[arg(long, value_name = "flex|wgpu|tch", default_value_t)]
     pub backend: Backend,
+    /// Type that the backbone multiplies in; `bf16` on `tch` alone, with float32 parameters.
+    #[arg(long, value_name = "f32|bf16", default_value = "f32")]
+    pub dtype: String,
 }
 
 /// Arguments of `measure`.
@@ -224,9 +227,15 @@ pub struct Measure {
     /// Backend that computes.
     #[arg(long, value_name = "flex|wgpu|tch", default_value_t)]
     pub backend: Backend,
+    /// Type that the backbone multiplies in; `bf16` on `tch` alone, with float32 parameters.
+    #[arg(long, value_name = "f32|bf16", default_value = "f32")]
+    pub dtype: String,
     /// Leave batch norm as it is instead of folding it into the convolutions, as training always does.
     #[arg(long)]
     pub no_fuse: bool,
+    /// In training, compute the activations of every block again instead of keeping them.
+    #[arg(long)]
+    pub grad_checkpointing: bool,
     /// One JSON object on stdout instead of a table.
     #[arg(long)]
     pub json: bool,

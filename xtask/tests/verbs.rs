@@ -74,6 +74,18 @@ fn sizes_are_the_published_ones() {
 }
 
 #[test]
+fn a_precision_that_would_be_another_is_refused() {
+    let check = |dtype: &str, expected: &str| {
+        let arguments = ["measure", "--backbone", "resnet18.random", "--dtype", dtype];
+        let said = Site::new().bob(&arguments).ends_with(2);
+        assert!(said.err.contains(expected), "{}", said.err);
+    };
+    check("bf16", "backend `flex` does not compute in `bf16`; `tch` does");
+    check("f16", "float16 ends at 65504");
+    check("bf61", "did you mean `bf16`?");
+}
+
+#[test]
 fn an_unknown_name_is_not_fetched() {
     let said = Site::new().bob(&["fetch", "cifar11"]).ends_with(2);
     assert!(said.err.contains("did you mean `cifar10`?"), "{}", said.err);

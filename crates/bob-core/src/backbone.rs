@@ -82,6 +82,14 @@ pub trait Backbone: Module + ModuleDisplay {
         self
     }
 
+    /// Whether to compute the activations of every block again in the backward pass instead of keeping them: less
+    /// memory for more time, the same gradients. Named after timm's.
+    ///
+    /// False where the backbone cannot, and nothing is changed: a batch norm's statistics would move twice.
+    fn set_grad_checkpointing(&mut self, _enable: bool) -> bool {
+        false
+    }
+
     /// Walk the model once for an input of `[height, width]` and count into `counter`.
     ///
     /// The default counts nothing; [`CostCounter::finish`] then reports that nothing was counted.

@@ -4,6 +4,7 @@
 //!
 //! Depend on this crate and one task crate to score a backbone of your own.
 
+mod autocast;
 mod backbone;
 mod checkpoint;
 mod cost;
@@ -16,6 +17,7 @@ mod similarity;
 mod source;
 mod suggest;
 
+pub use autocast::Autocast;
 pub use backbone::{Backbone, FeatureInfo, InputSizeError, check_input_size};
 pub use checkpoint::{Checkpoint, Pretraining, Style};
 pub use cost::{Cost, CostCounter};

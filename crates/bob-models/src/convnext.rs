@@ -4,7 +4,7 @@
 //! Maps run channels last between blocks, which is what every layer but the depthwise convolution wants.
 
 use bob_core::{Backbone, CostCounter, FeatureInfo, Preprocess, Pretraining};
-use bob_ops::{Activation, Epilogue, nn};
+use bob_ops::{Activation, Epilogue, checkpoint, nn};
 use burn::config::Config;
 use burn::module::{Module, Param, ParamId, list_param_ids};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -53,7 +53,11 @@ impl ConvNextConfig {
                     (norm(before, device), init::conv2d(conv, device))
                 });
                 let blocks = (0..self.depths[stage]).map(|_| Block::new(dim, self, device)).collect();
-                Stage { downsample, blocks }
+                Stage {
+                    downsample,
+                    blocks,
+                    grad_checkpointing: false,
+                }
             })
             .collect();
         ConvNext {
@@ -83,6 +87,7 @@ pub struct ConvNext {
 struct Stage {
     downsample: Option<(LayerNorm, Conv2d)>,
     blocks: Vec<Block>,
+    grad_checkpointing: bool,
 }
 
 #[derive(Module, Debug)]
@@ -133,7 +138,13 @@ impl Stage {
             Some((norm, conv)) => patches(nn::layer_norm(norm, EPSILON, x), conv),
             None => x,
         };
-        self.blocks.iter().fold(x, |x, block| block.forward(x))
+        self.blocks.iter().fold(x, |x, block| {
+            if self.grad_checkpointing {
+                checkpoint(block, x, Block::forward)
+            } else {
+                block.forward(x)
+            }
+        })
     }
 }
 
@@ -264,6 +275,13 @@ impl Backbone for ConvNext {
         let x = self.forward_stem(images);
         let x = self.stages.iter().fold(x, |x, stage| stage.forward(x));
         nn::layer_norm(&self.head.norm, EPSILON, global_avg_pool(x))
+    }
+
+    fn set_grad_checkpointing(&mut self, enable: bool) -> bool {
+        for stage in &mut self.stages {
+            stage.grad_checkpointing = enable;
+        }
+        true
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {

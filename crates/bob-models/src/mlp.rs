@@ -72,7 +72,10 @@ pub(crate) fn scaled<const D: usize>(
     shortcut: Tensor<D>,
 ) -> Tensor<D> {
     let (weight, bias) = match gamma {
-        Some(gamma) => (weight * gamma.clone().unsqueeze(), bias.map(|bias| bias * gamma)),
+        Some(gamma) => {
+            let scale = gamma.clone().cast(weight.dtype()).unsqueeze();
+            (weight * scale, bias.map(|bias| bias * gamma))
+        }
         None => (weight, bias),
     };
     bob_ops::linear(x, weight, bias, Epilogue::residual(shortcut))

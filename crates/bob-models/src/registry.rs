@@ -95,6 +95,9 @@ macro_rules! backbones {
             fn fuse(self) -> Self {
                 match self { $(Self::$variant(backbone) => Self::$variant(backbone.fuse())),+ }
             }
+            fn set_grad_checkpointing(&mut self, enable: bool) -> bool {
+                match self { $(Self::$variant(backbone) => backbone.set_grad_checkpointing(enable)),+ }
+            }
             fn count(&self, counter: &mut bob_core::CostCounter, input_size: [usize; 2]) {
                 match self { $(Self::$variant(backbone) => backbone.count(counter, input_size)),+ }
             }

@@ -225,3 +225,44 @@ impl Operation for AddRelu {
         (&inputs[0] + &inputs[1]).relu_()
     }
 }
+
+/// `x + shortcut`, on all cores: burn's own is on one.
+///
+/// # Shapes
+///   - x, shortcut, output: alike
+///
+/// # Panics
+/// Where the shapes differ.
+pub fn add<const D: usize>(x: Tensor<D>, shortcut: Tensor<D>) -> Tensor<D> {
+    assert_eq!(x.dims(), shortcut.dims(), "add: the shortcut of x");
+    if has_kernels(&x.device(), x.dtype()) {
+        apply(Add, vec![x.into_dispatch(), shortcut.into_dispatch()])
+    } else {
+        x + shortcut
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Add;
+
+impl Operation for Add {
+    fn reads(&self, _index: usize) -> bool {
+        false
+    }
+
+    #[cfg(feature = "flex")]
+    fn flex(&self, inputs: Vec<FlexTensor>, _keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
+        let [x, shortcut] = inputs.try_into().expect("two inputs");
+        (zip(x, &shortcut, |x, shortcut| x + shortcut), Vec::new())
+    }
+
+    #[cfg(feature = "flex")]
+    fn flex_backward(&self, pass: FlexBackward) -> Vec<Option<FlexTensor>> {
+        vec![Some(pass.grad.clone()), Some(pass.grad)]
+    }
+
+    #[cfg(feature = "tch")]
+    fn aten(&self, inputs: &[tch::Tensor]) -> tch::Tensor {
+        &inputs[0] + &inputs[1]
+    }
+}

@@ -3,10 +3,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::backend::LibTorch;
 use burn::backend::libtorch::TchTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{DispatchTensor, LibTorch};
+use burn::tensor::Tensor;
 
-use crate::operation::{Kernels, Operation};
+use crate::operation::{Kernels, Operation, conversions};
 
 /// ATen's graph of one operation.
 #[derive(Debug)]
@@ -15,6 +17,11 @@ pub(crate) struct Graph {
     leaves: Vec<tch::Tensor>,
     /// burn decides by its own handles whether it may write over a tensor; while these live it does not.
     _held: Vec<TchTensor>,
+}
+
+/// `parameter` in the type of what it meets: activations may be bfloat16 beside parameters in float32.
+pub(crate) fn as_type_of(x: &tch::Tensor, parameter: &tch::Tensor) -> tch::Tensor {
+    parameter.to_kind(x.kind())
 }
 
 impl Kernels for LibTorch {
@@ -72,4 +79,6 @@ impl Kernels for LibTorch {
             })
             .collect()
     }
+
+    conversions!(LibTorch);
 }

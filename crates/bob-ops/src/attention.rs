@@ -4,6 +4,8 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, activation};
 
+#[cfg(feature = "tch")]
+use crate::aten::as_type_of;
 #[cfg(feature = "flex")]
 use crate::flex::attention as kernels;
 #[cfg(feature = "flex")]
@@ -159,9 +161,10 @@ impl Operation for Attention {
         let bias = inputs.get(1 + usize::from(self.cosine));
         // One bias for each batch entry, without a copy.
         let bias = bias.map(|bias| {
+            let bias = as_type_of(&q, bias);
             let groups = bias.size()[0];
             if groups == 1 {
-                return bias.shallow_clone();
+                return bias;
             }
             bias.unsqueeze(0)
                 .expand([batch / groups, groups, heads, tokens, tokens], false)
@@ -174,7 +177,8 @@ impl Operation for Attention {
                     .clamp_min(f64::from(SMALLEST_NORM));
                 x / norm
             };
-            let scores = unit(q).matmul(&unit(k).transpose(-2, -1)) * inputs[1].view([heads, 1, 1]);
+            let scale = as_type_of(&q, &inputs[1]).view([heads, 1, 1]);
+            let scores = unit(q).matmul(&unit(k).transpose(-2, -1)) * scale;
             let scores = match bias {
                 Some(bias) => scores + bias,
                 None => scores,

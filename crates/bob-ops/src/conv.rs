@@ -9,6 +9,8 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, module};
 
+#[cfg(feature = "tch")]
+use crate::aten::as_type_of;
 use crate::epilogue::{Epilogue, Finish};
 #[cfg(feature = "flex")]
 use crate::flex::conv as kernels;
@@ -193,7 +195,7 @@ impl Operation for Conv {
             x = x.constant_pad_nd(extra);
         }
         let x = x.conv2d(
-            &inputs[1],
+            &as_type_of(&inputs[0], &inputs[1]),
             self.finish.aten_bias(inputs),
             stride.map(|step| step as i64),
             [down as i64, along as i64],

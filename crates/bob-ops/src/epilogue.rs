@@ -8,6 +8,8 @@ use burn::tensor::Tensor;
 use crate::Activation;
 #[cfg(feature = "flex")]
 use crate::activation::each;
+#[cfg(feature = "tch")]
+use crate::aten::as_type_of;
 #[cfg(feature = "flex")]
 use crate::flex::{
     dense,
@@ -188,7 +190,7 @@ impl Finish {
 
     /// The bias among the inputs of ATen.
     #[cfg(feature = "tch")]
-    pub(crate) fn aten_bias(self, inputs: &[tch::Tensor]) -> Option<&tch::Tensor> {
-        self.bias_index().map(|index| &inputs[index])
+    pub(crate) fn aten_bias(self, inputs: &[tch::Tensor]) -> Option<tch::Tensor> {
+        self.bias_index().map(|index| as_type_of(&inputs[0], &inputs[index]))
     }
 }

@@ -17,6 +17,11 @@ mod adamw;
 #[expect(deprecated, reason = "0.22 is the last line of burn with LibTorch")]
 mod aten;
 mod attention;
+#[cfg_attr(
+    feature = "tch",
+    expect(deprecated, reason = "0.22 is the last line of burn with LibTorch")
+)]
+mod checkpoint;
 mod conv;
 mod cross_entropy;
 mod epilogue;
@@ -30,16 +35,19 @@ mod norm;
 )]
 mod operation;
 mod pool;
+mod windows;
 
-pub use activation::{Activation, add_relu};
+pub use activation::{Activation, add, add_relu};
 pub use adamw::AdamW;
 pub use attention::{attention, cosine_attention};
+pub use checkpoint::checkpoint;
 pub use conv::{Conv2dOptions, conv2d};
 pub use cross_entropy::cross_entropy;
 pub use epilogue::Epilogue;
 pub use linear::linear;
 pub use norm::{BatchNormOutput, batch_norm, layer_norm, layer_norm_2d, standardize_weight};
 pub use pool::{gate_channels, max_pool2d, mean_pool};
+pub use windows::Windows;
 
 pub mod nn;
 

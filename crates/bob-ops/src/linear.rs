@@ -6,6 +6,8 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, module};
 
+#[cfg(feature = "tch")]
+use crate::aten::as_type_of;
 use crate::epilogue::{Epilogue, Finish};
 #[cfg(feature = "flex")]
 use crate::flex::{
@@ -108,7 +110,8 @@ impl Operation for Linear {
     #[cfg(feature = "tch")]
     fn aten(&self, inputs: &[tch::Tensor]) -> tch::Tensor {
         // burn keeps `[in, out]`, ATen takes `[out, in]`.
-        let x = inputs[0].linear(&inputs[1].tr(), self.finish.aten_bias(inputs));
+        let weight = as_type_of(&inputs[0], &inputs[1]).tr();
+        let x = inputs[0].linear(&weight, self.finish.aten_bias(inputs));
         self.finish.aten(x, inputs)
     }
 }

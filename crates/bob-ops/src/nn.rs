@@ -44,7 +44,8 @@ pub fn batch_norm(layer: &BatchNorm, x: Tensor<4>, activation: Option<Activation
     if !(x.device().is_autodiff() && layer.training.is_enabled()) {
         let scale = gamma / (layer.running_var.value() + layer.epsilon).sqrt();
         let shift = beta - layer.running_mean.value() * scale.clone();
-        let x = x * scale.unsqueeze() + shift.unsqueeze();
+        let dtype = x.dtype();
+        let x = x * scale.cast(dtype).unsqueeze() + shift.cast(dtype).unsqueeze();
         return match activation {
             Some(activation) => activation.forward(x),
             None => x,

@@ -112,7 +112,12 @@ impl Operation for Moments {
     fn aten(&self, inputs: &[tch::Tensor]) -> tch::Tensor {
         let none = None::<&tch::Tensor>;
         // Many times faster than `var_mean` over these dimensions.
-        let x = inputs[0].contiguous().permute([0, 3, 1, 2]);
+        let x = match inputs[0].kind() {
+            // Eight bits are too few for a statistic.
+            tch::Kind::BFloat16 => inputs[0].to_kind(tch::Kind::Float),
+            _ => inputs[0].shallow_clone(),
+        };
+        let x = x.contiguous().permute([0, 3, 1, 2]);
         let (mean, variance) = x.batch_norm_update_stats(none, none, 0.0);
         tch::Tensor::stack(&[mean, variance], 0)
     }

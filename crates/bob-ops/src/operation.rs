@@ -13,7 +13,7 @@ use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, backend_extension};
+use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, DispatchTensor, backend_extension};
 #[cfg(feature = "flex")]
 use burn::backend::{Flex, flex::FlexTensor};
 use burn::tensor::{DType, Device, Tensor};
@@ -78,7 +78,32 @@ pub(crate) trait Kernels: Backend {
         grad: FloatTensor<Self>,
         wanted: Vec<bool>,
     ) -> Vec<Option<FloatTensor<Self>>>;
+
+    /// A tensor of this backend as everybody's.
+    fn lift(x: FloatTensor<Self>) -> DispatchTensor;
+
+    /// A tensor that is of this backend.
+    fn lower(x: DispatchTensor) -> FloatTensor<Self>;
 }
+
+/// The two conversions of [`Kernels`] for a backend.
+#[cfg(any(feature = "flex", feature = "tch"))]
+macro_rules! conversions {
+    ($backend:ty) => {
+        // The rank is a type's alone and not looked at on the way.
+        fn lift(x: FloatTensor<Self>) -> DispatchTensor {
+            Tensor::<1>::from_primitive::<$backend>(x).into_dispatch()
+        }
+
+        fn lower(x: DispatchTensor) -> FloatTensor<Self> {
+            Tensor::<1>::from_dispatch(x)
+                .try_into_primitive::<$backend>()
+                .expect("a tensor of this backend")
+        }
+    };
+}
+#[cfg(feature = "tch")]
+pub(crate) use conversions;
 
 /// An operation on as many tensors as it takes.
 #[backend_extension(Flex: cfg(feature = "flex"), LibTorch: cfg(feature = "tch"), Autodiff)]
@@ -232,6 +257,8 @@ impl Kernels for Flex {
             wanted,
         })
     }
+
+    conversions!(Flex);
 }
 
 /// Whether tensors of `dtype` on `device` have kernels here; else the caller composes burn's own operations.
@@ -253,10 +280,7 @@ pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
 }
 
 /// Apply `operation` to one to four tensors, given as they are dispatched.
-pub(crate) fn apply<O: Operation, const D: usize>(
-    operation: O,
-    inputs: Vec<burn::backend::DispatchTensor>,
-) -> Tensor<D> {
+pub(crate) fn apply<O: Operation, const D: usize>(operation: O, inputs: Vec<DispatchTensor>) -> Tensor<D> {
     let mut inputs = inputs.into_iter();
     let mut next = || inputs.next();
     let output = match (next(), next(), next(), next()) {

@@ -204,12 +204,39 @@ proptest! {
     }
 
     #[test]
+    fn add_equals_burns(count in 1..40_000_usize) {
+        let burn = |x: &[Tensor<1>]| x[0].clone() + x[1].clone();
+        check(&[&[count], &[count]], &|x| add(x[0].clone(), x[1].clone()), &burn, 0.0);
+    }
+
+    #[test]
     fn max_pool_equals_burns(batch in 1..3_usize, size in [3..14_usize, 3..14_usize], channels in 1..40_usize, which in 0..3_usize) {
         let [kernel, stride, padding] = [[3, 2, 1], [2, 2, 0], [3, 1, 1]][which];
         let shape = [batch, size[0], size[1], channels];
         let ours = |x: &[Tensor<1>]| flat(max_pool2d(x[0].clone().reshape(shape), kernel, stride, padding));
         let theirs = |x: &[Tensor<1>]| flat(pool::MaxPool { kernel, stride, padding }.reference(x[0].clone().reshape(shape)));
         check(&[&shape], &ours, &theirs, 1e-6);
+    }
+
+    #[test]
+    fn windows_equal_burns(
+        batch in 1..4_usize,
+        resolution in [1..20_usize, 1..20_usize],
+        size in [1..9_usize, 1..9_usize],
+        shift in [0..9_usize, 0..9_usize],
+        channels in 1..9_usize,
+    ) {
+        let shift = [0, 1].map(|axis| shift[axis] % resolution[axis]);
+        let windows = Windows { resolution, size, shift };
+        let [down, across] = windows.grid();
+        let map = [batch, resolution[0], resolution[1], channels];
+        let cut = [batch * down * across, windows.area(), channels];
+        let ours = |x: &[Tensor<1>]| flat(windows.partition(x[0].clone().reshape(map)));
+        let burns = |x: &[Tensor<1>]| flat(windows.partition_reference(x[0].clone().reshape(map)));
+        check(&[&map], &ours, &burns, 0.0);
+        let ours = |x: &[Tensor<1>]| flat(windows.merge(x[0].clone().reshape(cut)));
+        let burns = |x: &[Tensor<1>]| flat(windows.merge_reference(x[0].clone().reshape(cut)));
+        check(&[&cut], &ours, &burns, 0.0);
     }
 
     #[test]

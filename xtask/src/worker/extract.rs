@@ -8,11 +8,10 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
-use bob_core::device::select;
-use bob_core::{Backbone, check_input_size};
+use bob_core::device::{BackendName, Precision, select};
+use bob_core::{Autocast, Backbone, check_input_size};
 use bob_data::datasets::image_folder;
 use bob_data::{EvalTransform, ImageSet, Loader, PassOrder};
-use bob_models::AnyBackbone;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors, View};
 
@@ -24,7 +23,10 @@ use crate::worker::provide::Store;
 
 /// Write what the backbone makes of the images.
 pub fn run(args: &Extract) -> Result<ExitCode> {
-    let device = select(args.backend.as_str().parse()?)?;
+    let backend: BackendName = args.backend.as_str().parse()?;
+    let precision: Precision = args.dtype.parse().map_err(|error| Usage(format!("--dtype: {error}")))?;
+    backend.check(precision).map_err(|error| Usage(error.to_string()))?;
+    let device = select(backend)?;
     let candidate = find(args)?;
     let input = match (&args.images, &args.tensors) {
         (Some(folder), None) => Input::of_folder(folder, &candidate)?,
@@ -36,6 +38,14 @@ pub fn run(args: &Extract) -> Result<ExitCode> {
         None => Store::new(false)?.weights(&candidate)?,
     };
     let backbone = candidate.load(weights.as_deref(), 0, &device)?;
+    match precision {
+        Precision::F32 => extract(backbone, input, args, &device),
+        Precision::Bf16 => extract(Autocast::new(backbone, backend)?, input, args, &device),
+    }
+}
+
+/// Pass `input` through `backbone` and write what comes out.
+fn extract<B: Backbone>(backbone: B, input: Input, args: &Extract, device: &Device) -> Result<ExitCode> {
     let backbone = if args.no_fuse { backbone } else { backbone.fuse() };
     check_input_size(&backbone, [input.height, input.width])?;
 
@@ -49,8 +59,8 @@ pub fn run(args: &Extract) -> Result<ExitCode> {
         }
         outputs.pass(
             &backbone,
-            Tensor::from_data(TensorData::new(values, shape), &device),
-            &device,
+            Tensor::from_data(TensorData::new(values, shape), device),
+            device,
         )?;
         done += shape[0];
         progress.show(done);
@@ -166,7 +176,7 @@ struct Output {
 }
 
 impl Outputs {
-    fn pass(&mut self, backbone: &AnyBackbone, images: Tensor<4>, device: &Device) -> Result<()> {
+    fn pass<B: Backbone>(&mut self, backbone: &B, images: Tensor<4>, device: &Device) -> Result<()> {
         for (stage, map) in backbone.forward_intermediates(images.clone()).into_iter().enumerate() {
             let shape = map.dims();
             self.add(&format!("stage{stage}"), &shape, &read(map)?);

@@ -4,22 +4,27 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use bob_core::Backbone;
-use bob_core::device::{BackendName, float_dtype, select};
+use bob_core::device::{BackendName, Precision, float_dtype, select};
+use bob_core::{Autocast, Backbone};
 use bob_efficiency::{Measurement, Protocol, StepSeconds, TrainMeasurement, measure, measure_training, protocols};
 use bob_stats::{Bootstrap, Interval, Metric};
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use crate::args::{Measure, Mode};
-use crate::launch;
+use crate::launch::{self, Usage};
 use crate::worker::candidate::Candidate;
 use crate::worker::environment::{adapter, threads};
 use crate::worker::provide::Store;
 
 /// Time the backbone and print what came out.
 pub fn run(args: &Measure) -> Result<ExitCode> {
+    if args.grad_checkpointing && args.mode != Mode::Train {
+        return Err(Usage("--grad-checkpointing is of `--mode train`".to_owned()).into());
+    }
     let backend: BackendName = args.backend.as_str().parse()?;
+    let precision: Precision = args.dtype.parse().map_err(|error| Usage(format!("--dtype: {error}")))?;
+    backend.check(precision).map_err(|error| Usage(error.to_string()))?;
     let device = select(backend)?;
     let candidate = Candidate::find(&args.backbone)?;
     let candidate = match args.size {
@@ -40,9 +45,13 @@ pub fn run(args: &Measure) -> Result<ExitCode> {
     let (metrics, mut result) = match args.mode {
         Mode::Infer => {
             let backbone = load(&device)?;
-            let backbone = if args.no_fuse { backbone } else { backbone.fuse() };
-            let load_seconds = start.elapsed().as_secs_f64();
-            let mut measurement = measure(&backbone, side, &protocol, &device)?;
+            let (mut measurement, load_seconds) = match precision {
+                Precision::F32 => infer(backbone, args.no_fuse, start, side, &protocol, &device)?,
+                Precision::Bf16 => {
+                    let backbone = Autocast::new(backbone, backend)?;
+                    infer(backbone, args.no_fuse, start, side, &protocol, &device)?
+                }
+            };
             // Folding takes away parameters that the published count has.
             measurement.parameters = candidate.size(&device).0;
             let metrics = measurement.metrics(load_seconds, &Bootstrap::default())?;
@@ -50,16 +59,23 @@ pub fn run(args: &Measure) -> Result<ExitCode> {
         }
         Mode::Train => {
             let device = device.clone().autodiff();
-            let backbone = load(&device)?;
+            let mut backbone = load(&device)?;
+            if args.grad_checkpointing && !backbone.set_grad_checkpointing(true) {
+                let name = candidate.name();
+                return Err(Usage(format!("--grad-checkpointing: `{name}` cannot, or has batch norm")).into());
+            }
             let load_seconds = start.elapsed().as_secs_f64();
-            let measurement = measure_training(backbone, side, &protocol, &device)?;
+            let measurement = match precision {
+                Precision::F32 => measure_training(backbone, side, &protocol, &device)?,
+                Precision::Bf16 => measure_training(Autocast::new(backbone, backend)?, side, &protocol, &device)?,
+            };
             let metrics = measurement.metrics(load_seconds, &Bootstrap::default())?;
             (metrics, training(&measurement, load_seconds))
         }
     };
     if args.json {
         let object = result.as_object_mut().context("a result is an object")?;
-        for (key, value) in setting(args, backend, &device, &protocol) {
+        for (key, value) in setting(args, backend, precision, &device, &protocol) {
             object.insert(key.to_owned(), value);
         }
         println!("{}", serde_json::to_string_pretty(&result)?);
@@ -68,13 +84,27 @@ pub fn run(args: &Measure) -> Result<ExitCode> {
             "{} on {backend} ({}), {}, {} threads",
             candidate.name(),
             adapter(backend, &device),
-            dtype(&device),
+            dtype(precision, &device),
             threads()
         );
         println!("heap {}; warm-up {} s", launch::heap(), protocol.warmup_seconds);
         print_table(&metrics);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Time `backbone`, of which nothing but its loading is done, and say how long that took since `start`.
+fn infer<B: Backbone>(
+    backbone: B,
+    no_fuse: bool,
+    start: Instant,
+    side: [usize; 2],
+    protocol: &Protocol,
+    device: &Device,
+) -> Result<(Measurement, f64)> {
+    let backbone = if no_fuse { backbone } else { backbone.fuse() };
+    let load_seconds = start.elapsed().as_secs_f64();
+    Ok((measure(&backbone, side, protocol, device)?, load_seconds))
 }
 
 fn print_table(metrics: &[Metric]) {
@@ -138,19 +168,29 @@ fn training(measurement: &TrainMeasurement, load_seconds: f64) -> Value {
 }
 
 /// What either was measured with, as JSON.
-fn setting(args: &Measure, backend: BackendName, device: &Device, protocol: &Protocol) -> [(&'static str, Value); 7] {
+fn setting(
+    args: &Measure,
+    backend: BackendName,
+    precision: Precision,
+    device: &Device,
+    protocol: &Protocol,
+) -> [(&'static str, Value); 8] {
     [
         ("backbone", json!(args.backbone)),
         ("backend", json!(backend)),
         ("adapter", json!(adapter(backend, device))),
-        ("dtype", json!(dtype(device))),
+        ("dtype", json!(dtype(precision, device))),
         ("threads", json!(threads())),
         ("warmup_seconds", json!(protocol.warmup_seconds)),
         ("heap", json!(launch::heap())),
+        ("grad_checkpointing", json!(args.grad_checkpointing)),
     ]
 }
 
-/// The type of the floats, read back from the device.
-fn dtype(device: &Device) -> String {
-    format!("{:?}", float_dtype(device)).to_lowercase()
+/// The type of the floats, read back from the device where it decides.
+fn dtype(precision: Precision, device: &Device) -> String {
+    match precision {
+        Precision::F32 => format!("{:?}", float_dtype(device)).to_lowercase(),
+        Precision::Bf16 => precision.to_string(),
+    }
 }

@@ -5,7 +5,7 @@
 //! `timm/models/swin_transformer_v2.py` (1.0.31).
 
 use bob_core::{Backbone, CostCounter, FeatureInfo};
-use bob_ops::{Epilogue, nn};
+use bob_ops::{Epilogue, add, checkpoint, nn};
 use burn::config::Config;
 use burn::module::{Module, ParamId, list_param_ids};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear};
@@ -79,7 +79,11 @@ impl SwinTransformerV2Config {
                         }
                     })
                     .collect();
-                Stage { downsample, blocks }
+                Stage {
+                    downsample,
+                    blocks,
+                    grad_checkpointing: false,
+                }
             })
             .collect();
         SwinTransformerV2 {
@@ -118,6 +122,7 @@ pub struct SwinTransformerV2 {
 struct Stage {
     downsample: Option<PatchMerging>,
     blocks: Vec<Block>,
+    grad_checkpointing: bool,
 }
 
 #[derive(Module, Debug)]
@@ -164,7 +169,13 @@ impl Stage {
             Some(downsample) => downsample.forward(x),
             None => x,
         };
-        self.blocks.iter().fold(x, |x, block| block.forward(x))
+        self.blocks.iter().fold(x, |x, block| {
+            if self.grad_checkpointing {
+                checkpoint(block, x, Block::forward)
+            } else {
+                block.forward(x)
+            }
+        })
     }
 }
 
@@ -188,8 +199,10 @@ impl Block {
     /// # Shapes
     ///   - x, output: `[batch, height, width, channels]`
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = x.clone() + nn::layer_norm(&self.norm1, EPSILON, self.attn.forward(x));
-        x.clone() + nn::layer_norm(&self.norm2, EPSILON, self.mlp.forward(x))
+        let branch = nn::layer_norm(&self.norm1, EPSILON, self.attn.forward(x.clone()));
+        let x = add(branch, x);
+        let branch = nn::layer_norm(&self.norm2, EPSILON, self.mlp.forward(x.clone()));
+        add(branch, x)
     }
 }
 
@@ -231,6 +244,13 @@ impl Backbone for SwinTransformerV2 {
         let x = self.forward_embed(images);
         let x = self.layers.iter().fold(x, |x, stage| stage.forward(x));
         global_avg_pool(nn::layer_norm(&self.norm, EPSILON, x))
+    }
+
+    fn set_grad_checkpointing(&mut self, enable: bool) -> bool {
+        for stage in &mut self.layers {
+            stage.grad_checkpointing = enable;
+        }
+        true
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {

@@ -1,10 +1,10 @@
 //! Cosine attention inside windows (`WindowAttention` and `SwinTransformerV2Block._attn` of the reference).
-//!
+
 use bob_core::CostCounter;
-use bob_ops::{Epilogue, cosine_attention, nn};
+use bob_ops::{Epilogue, Windows, cosine_attention, nn};
 use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, Relu};
-use burn::tensor::{Device, Int, Tensor, TensorData, activation, s};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use crate::init;
 
@@ -13,43 +13,24 @@ const CPB_HIDDEN: usize = 512;
 /// What the mask adds to the similarity of tokens that only the shift brought together.
 const MASKED: f32 = -100.0;
 
-/// Where the windows of one block lie, in tokens; `[height, width]` throughout.
+/// The windows of one block over a map.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
-    resolution: [usize; 2],
-    size: [usize; 2],
-    shift: [usize; 2],
-}
+pub(super) struct Window(Windows);
 
 impl Window {
     /// Windows of side `target` over a map of `resolution`: no larger than the map, and shifted by half of
     /// `target` only where there is more than one.
     pub(super) fn new(resolution: [usize; 2], target: usize, shifted: bool) -> Self {
         let target_shift = if shifted { target / 2 } else { 0 };
-        Self {
+        Self(Windows {
             resolution,
             size: resolution.map(|size| size.min(target)),
             shift: resolution.map(|size| if size <= target { 0 } else { target_shift }),
-        }
-    }
-
-    fn area(&self) -> usize {
-        self.size[0] * self.size[1]
+        })
     }
 
     fn is_shifted(&self) -> bool {
-        self.shift != [0, 0]
-    }
-
-    /// Windows along each axis; the last may be padding in part.
-    fn grid(&self) -> [usize; 2] {
-        [0, 1].map(|axis| self.resolution[axis].div_ceil(self.size[axis]))
-    }
-
-    /// Tokens of padding at the end of each axis.
-    fn padding(&self) -> [usize; 2] {
-        let grid = self.grid();
-        [0, 1].map(|axis| grid[axis] * self.size[axis] - self.resolution[axis])
+        self.0.shift != [0, 0]
     }
 
     /// Relative coordinates on a logarithmic scale, for the network behind the bias.
@@ -65,20 +46,20 @@ impl Window {
                 (x.signum() * (x.abs() + 1.0).log2() / 3.0) as f32
             })
         };
-        let table: Vec<f32> = axis(self.size[0])
-            .flat_map(|y| axis(self.size[1]).flat_map(move |x| [y, x]))
+        let table: Vec<f32> = axis(self.0.size[0])
+            .flat_map(|y| axis(self.0.size[1]).flat_map(move |x| [y, x]))
             .collect();
         Tensor::from_data(TensorData::new(table, [self.offsets(), 2]), device)
     }
 
     /// Number of different offsets between two tokens of a window.
     fn offsets(&self) -> usize {
-        (2 * self.size[0] - 1) * (2 * self.size[1] - 1)
+        (2 * self.0.size[0] - 1) * (2 * self.0.size[1] - 1)
     }
 
     /// Which row of [`Self::coordinates`] is the offset of each pair of tokens, `area * area` of them.
     fn offset_index(&self, device: &Device) -> Tensor<1, Int> {
-        let [height, width] = self.size;
+        let [height, width] = self.0.size;
         let tokens = || (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
         let index: Vec<i32> = tokens()
             .flat_map(|(query_y, query_x)| {
@@ -98,23 +79,28 @@ impl Window {
     /// # Shapes
     ///   - output: `[windows, 1, area, area]`
     fn mask(&self, device: &Device) -> Tensor<4> {
-        let grid = self.grid();
+        let grid = self.0.grid();
         // The three stretches of an axis: before the last window, in it, and what was carried round.
         let stretch = |axis: usize, at: usize| {
-            let length = grid[axis] * self.size[axis];
-            match self.shift[axis] {
+            let length = grid[axis] * self.0.size[axis];
+            match self.0.shift[axis] {
                 0 => 0,
-                _ if at < length - self.size[axis] => 0,
+                _ if at < length - self.0.size[axis] => 0,
                 shift if at < length - shift => 1,
                 _ => 2,
             }
         };
-        let area = self.area();
+        let area = self.0.area();
         let mut values = Vec::with_capacity(grid[0] * grid[1] * area * area);
         for window in 0..grid[0] * grid[1] {
-            let [top, left] = [window / grid[1] * self.size[0], window % grid[1] * self.size[1]];
+            let [top, left] = [window / grid[1] * self.0.size[0], window % grid[1] * self.0.size[1]];
             let regions: Vec<_> = (0..area)
-                .map(|i| (stretch(0, top + i / self.size[1]), stretch(1, left + i % self.size[1])))
+                .map(|i| {
+                    (
+                        stretch(0, top + i / self.0.size[1]),
+                        stretch(1, left + i % self.0.size[1]),
+                    )
+                })
                 .collect();
             for query in &regions {
                 values.extend(regions.iter().map(|key| if key == query { 0.0 } else { MASKED }));
@@ -173,38 +159,15 @@ impl WindowAttention {
     /// # Shapes
     ///   - x, output: `[batch, height, width, channels]`
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [batch, height, width, channels] = x.dims();
-        let heads = self.num_heads();
-        let [grid_h, grid_w] = self.window.grid();
-        let [window_h, window_w] = self.window.size;
-        let area = self.window.area();
-        let shift = self.window.shift.map(|shift| shift as i64);
-
-        let x = if self.window.is_shifted() {
-            x.roll(&[-shift[0], -shift[1]], &[1, 2])
-        } else {
-            x
-        };
-        let x = pad(x, self.window.padding())
-            .reshape([batch * grid_h, window_h, grid_w, window_w, channels])
-            .permute([0, 2, 1, 3, 4])
-            .reshape([batch * grid_h * grid_w, area, channels]);
+        let windows = self.window.0;
+        let x = windows.partition(x);
         let qkv = bob_ops::linear(x, self.qkv.weight.val(), self.qkv_bias(), Epilogue::none());
         let (scale, bias) = match &self.fused {
             Some(fused) => (fused.scale.clone(), fused.bias.clone()),
             None => (self.scale(), self.bias()),
         };
-        let x = cosine_attention(qkv, heads, scale, Some(bias));
-        let x = nn::linear(&self.proj, x, Epilogue::none())
-            .reshape([batch * grid_h, grid_w, window_h, window_w, channels])
-            .permute([0, 2, 1, 3, 4])
-            .reshape([batch, grid_h * window_h, grid_w * window_w, channels])
-            .slice(s![.., 0..height, 0..width, ..]);
-        if self.window.is_shifted() {
-            x.roll(&shift, &[1, 2])
-        } else {
-            x
-        }
+        let x = cosine_attention(qkv, self.num_heads(), scale, Some(bias));
+        windows.merge(nn::linear(&self.proj, x, Epilogue::none()))
     }
 
     /// The bias of the first projection; keys have none.
@@ -237,7 +200,7 @@ impl WindowAttention {
     ///   - output: `[1, heads, area, area]`, or `[windows, heads, area, area]` with a mask
     fn bias(&self) -> Tensor<4> {
         let device = self.logit_scale.val().device();
-        let (heads, area) = (self.num_heads(), self.window.area());
+        let (heads, area) = (self.num_heads(), self.window.0.area());
         let (first, relu, second) = &self.cpb_mlp;
         let table = first.forward(self.window.coordinates(self.pretrained_window_size, &device));
         let table = second.forward(relu.forward(table)); // [offsets, heads]
@@ -264,15 +227,15 @@ impl WindowAttention {
 
     /// Count a pass over one image.
     pub(super) fn count(&self, counter: &mut CostCounter) {
-        let [grid_h, grid_w] = self.window.grid();
-        let (windows, heads, area) = (grid_h * grid_w, self.num_heads(), self.window.area());
+        let [grid_h, grid_w] = self.window.0.grid();
+        let (windows, heads, area) = (grid_h * grid_w, self.num_heads(), self.window.0.area());
         let [dim, _] = self.proj.weight.lazy_shape().dims::<2>();
         counter.linear(&self.qkv, windows * area);
         counter.linear(&self.cpb_mlp.0, self.window.offsets());
         counter.linear(&self.cpb_mlp.2, self.window.offsets());
         counter.matmul(windows * heads, area, dim / heads, area);
         counter.matmul(windows * heads, area, area, dim / heads);
-        counter.linear(&self.proj, self.window.resolution[0] * self.window.resolution[1]);
+        counter.linear(&self.proj, self.window.0.resolution[0] * self.window.0.resolution[1]);
     }
 }
 

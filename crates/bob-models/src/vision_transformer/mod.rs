@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use bob_core::{Backbone, CostCounter, FeatureInfo};
-use bob_ops::{Epilogue, attention, linear, mean_pool, nn};
+use bob_ops::{Epilogue, attention, checkpoint, linear, mean_pool, nn};
 use burn::config::Config;
 use burn::module::{Module, Param, ParamId, list_param_ids};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear};
@@ -92,6 +92,7 @@ impl VisionTransformerConfig {
             grid,
             no_embed_class: self.no_embed_class,
             norm_epsilon: self.norm_epsilon,
+            grad_checkpointing: false,
         }
     }
 
@@ -120,6 +121,7 @@ pub struct VisionTransformer {
     grid: [usize; 2],
     no_embed_class: bool,
     norm_epsilon: f64,
+    grad_checkpointing: bool,
 }
 
 #[derive(Module, Debug)]
@@ -161,6 +163,14 @@ impl VisionTransformer {
         self
     }
 
+    fn pass(&self, block: &Block, x: Tensor<3>, forward: fn(&Block, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
+        if self.grad_checkpointing {
+            checkpoint(block, x, forward)
+        } else {
+            forward(block, x)
+        }
+    }
+
     /// Tokens before the patches.
     fn num_prefix_tokens(&self) -> usize {
         1 + self.reg_token.as_ref().map_or(0, |token| token.lazy_shape()[1])
@@ -192,10 +202,13 @@ impl VisionTransformer {
         let patches = self.patch_embed.forward(images);
         let [batch, height, width, dim] = patches.dims();
         let patches = patches.reshape([batch, height * width, dim]);
-        let position = self.position_embedding([height, width]);
+        let dtype = patches.dtype();
+        let position = self.position_embedding([height, width]).cast(dtype);
         let with_prefix = |patches: Tensor<3>| {
             let prefix = std::iter::once(&self.cls_token).chain(&self.reg_token);
-            let mut tokens: Vec<_> = prefix.map(|token| token.val().expand([batch as i32, -1, -1])).collect();
+            let mut tokens: Vec<_> = prefix
+                .map(|token| token.val().cast(dtype).expand([batch as i32, -1, -1]))
+                .collect();
             tokens.push(patches);
             Tensor::cat(tokens, 1)
         };
@@ -352,7 +365,7 @@ impl Backbone for VisionTransformer {
 
     fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2> {
         let (x, _) = self.forward_embed(images);
-        let through = |blocks: &[Block]| blocks.iter().fold(x, |x, block| block.forward(x));
+        let through = |blocks: &[Block]| blocks.iter().fold(x, |x, block| self.pass(block, x, Block::forward));
         match &self.fc_norm {
             Some(fc_norm) => {
                 let x = through(&self.blocks);
@@ -362,7 +375,7 @@ impl Backbone for VisionTransformer {
             None => {
                 // Of the last block and the norm, only the token that is used need pass.
                 let token = match self.blocks.split_last() {
-                    Some((last, others)) => last.forward_token(through(others)),
+                    Some((last, others)) => self.pass(last, through(others), Block::forward_token),
                     None => through(&[]).narrow(1, 0, 1),
                 };
                 let token = token.squeeze_dim::<2>(1);
@@ -376,6 +389,11 @@ impl Backbone for VisionTransformer {
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
         self.head.as_ref().map(|head| head.forward(embedding))
+    }
+
+    fn set_grad_checkpointing(&mut self, enable: bool) -> bool {
+        self.grad_checkpointing = enable;
+        true
     }
 
     fn size_divisibility(&self) -> usize {

@@ -16,5 +16,6 @@ pub(crate) mod product;
 pub(crate) mod sums;
 mod tensor;
 mod vector;
+pub(crate) mod windows;
 
 pub(crate) use tensor::{dense, strides, tensor, unflipped, values};
