@@ -66,7 +66,11 @@ impl Kernels for LibTorch {
             .filter_map(|(leaf, wanted)| wanted.then_some(leaf))
             .collect();
         // tch takes the gradient of a number only: the output's product with its gradient has the same.
-        let number = tch::with_grad(|| graph.output.flatten(0, -1).dot(&grad.tensor.flatten(0, -1)));
+        let number = tch::with_grad(|| match graph.output.kind() {
+            tch::Kind::Float | tch::Kind::Double => graph.output.flatten(0, -1).dot(&grad.tensor.flatten(0, -1)),
+            // ATen has no fast dot product of these.
+            _ => (&graph.output * &grad.tensor).sum(None),
+        });
         let mut found = tch::Tensor::run_backward(&[number], &leaves, false, false).into_iter();
         wanted
             .iter()
