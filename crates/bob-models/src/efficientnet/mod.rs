@@ -14,27 +14,12 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 
-use crate::layers::{batch_norm, channels_first, channels_last, conv_norm, conv2d, count_conv, fold, global_avg_pool};
+use crate::layers::{
+    Activation, batch_norm, channels_first, channels_last, conv_norm, conv2d, count_conv, fold, global_avg_pool,
+    make_divisible,
+};
 use crate::registry::{Architecture, Family, InitOptions};
 use blocks::Block;
-
-/// The activation function of an [`EfficientNet`].
-#[derive(Config, Debug, PartialEq, Eq, Copy)]
-pub enum Activation {
-    /// `min(max(x, 0), 6)`.
-    Relu6,
-    /// `x * sigmoid(x)`, also called swish.
-    Silu,
-}
-
-impl From<Activation> for bob_ops::Activation {
-    fn from(activation: Activation) -> Self {
-        match activation {
-            Activation::Relu6 => Self::Relu6,
-            Activation::Silu => Self::Silu,
-        }
-    }
-}
 
 /// A stage of an [`EfficientNet`]: a run of like blocks, of which the first may change the shape.
 #[derive(Config, Debug, PartialEq, Eq)]
@@ -168,16 +153,6 @@ fn efficientnet_stages(width: f64, depth: f64) -> Vec<StageConfig> {
         stage(4, 5, 2, 6, 192),
         stage(1, 3, 1, 6, 320),
     ]
-}
-
-/// The multiple of 8 nearest to `channels`, but not more than a tenth below it.
-fn make_divisible(channels: f64) -> usize {
-    let nearest = (((channels + 4.0) / 8.0) as usize * 8).max(8);
-    if (nearest as f64) < 0.9 * channels {
-        nearest + 8
-    } else {
-        nearest
-    }
 }
 
 /// A network of inverted residual blocks.
