@@ -490,9 +490,16 @@ fn checkpoints() -> Vec<CheckpointEntry> {
         }
         .elsewhere("resnet", file, &["*.num_batches_tracked"])
     };
-    let sscd = |name, file| CheckpointEntry {
-        remap: |key| key.strip_prefix("backbone.").unwrap_or(key).to_owned(),
-        ..self_supervised(name, "CC-BY-NC-4.0", "2202.10261", file)
+    let sscd = |name, pretraining, file| {
+        let entry = self_supervised(name, "CC-BY-NC-4.0", "2202.10261", file);
+        CheckpointEntry {
+            checkpoint: Checkpoint {
+                pretraining,
+                ..entry.checkpoint
+            },
+            remap: |key| key.strip_prefix("backbone.").unwrap_or(key).to_owned(),
+            ..entry
+        }
     };
     let crop_95 = |size| Preprocess {
         crop_pct: 0.95,
@@ -542,13 +549,15 @@ fn checkpoints() -> Vec<CheckpointEntry> {
             )
         },
         // https://dl.fbaipublicfiles.com/sscd-copy-detection/
-        sscd("resnet50_sscd.imagenet_mixup", "sscd_imagenet_mixup.torchvision.pt"),
-        CheckpointEntry {
-            checkpoint: Checkpoint {
-                pretraining: hub::disc_2021(),
-                ..sscd("resnet50_sscd.disc_mixup", "sscd_disc_mixup.torchvision.pt").checkpoint
-            },
-            ..sscd("resnet50_sscd.disc_mixup", "sscd_disc_mixup.torchvision.pt")
-        },
+        sscd(
+            "resnet50_sscd.imagenet_mixup",
+            hub::imagenet_1k_self_supervised(),
+            "sscd_imagenet_mixup.torchvision.pt",
+        ),
+        sscd(
+            "resnet50_sscd.disc_mixup",
+            hub::disc_2021(),
+            "sscd_disc_mixup.torchvision.pt",
+        ),
     ]
 }

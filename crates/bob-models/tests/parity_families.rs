@@ -439,6 +439,34 @@ fn full_size_members_are_of_timm_s_size() {
     }
 }
 
+/// Multiply-accumulates of one image: half of what `torch.utils.flop_counter.FlopCounterMode` of torch 2.9.1 counts in
+/// timm 1.0.31's model on the device `meta`. CLIP's is `forward_features` so counted and the pooling by hand, as timm
+/// asks it for every pixel and not for the mean only.
+const MACS: &[(&str, usize, u64)] = &[
+    ("dm_nfnet_f0", 256, 12_384_198_656),
+    ("nfnet_l0", 224, 4_255_094_784),
+    ("eca_nfnet_l0", 224, 4_244_258_560),
+    ("nf_resnet50", 256, 5_340_348_416),
+    ("regnetx_004", 224, 397_677_568),
+    ("regnety_004", 224, 401_842_848),
+    ("resnet50_clip", 224, 5_367_226_368 + 425_926_656),
+    ("convnext_large", 224, 34_361_433_600),
+    ("convnext_xlarge", 224, 60_921_030_656),
+    ("swinv2_large_window12to24_192to384", 384, 115_991_427_072),
+    ("vit_large_patch14_clip_224", 224, 81_013_006_336),
+    ("vit_small_patch14_reg4_dinov2", 518, 46_883_212_800),
+    ("vit_giant_patch14_dinov2", 518, 1_783_344_494_592),
+    ("samvit_base_patch16", 1024, 486_038_923_264),
+];
+
+#[test]
+fn full_size_members_cost_what_torch_counts() {
+    for &(name, size, expected) in MACS {
+        let num_classes = if name.ends_with("_clip") { 0 } else { 1000 };
+        assert_eq!(macs(&create(name, num_classes, size), size), expected, "{name}");
+    }
+}
+
 /// The position embedding that a network of MoCo v3 starts with is the one of its checkpoints.
 #[test]
 fn the_fixed_position_embedding_is_moco_s() {

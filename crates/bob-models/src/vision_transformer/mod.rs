@@ -1,8 +1,8 @@
 //! Vision transformers: patches as tokens.
 //!
 //! Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929; reference
-//! `timm/models/vision_transformer.py` (1.0.31). DeiT, DINO, MAE and CLIP's image tower are checkpoints or
-//! settings of the same network.
+//! `timm/models/vision_transformer.py` (1.0.31). DeiT, DINO, DINOv2, MAE, MoCo v3 and CLIP's image tower are
+//! checkpoints or settings of the same network.
 
 use bob_core::{Backbone, CostCounter, FeatureInfo};
 use bob_ops::{Epilogue, attention, mean_pool, nn};
@@ -110,6 +110,7 @@ impl VisionTransformerConfig {
             head: (self.num_classes > 0).then(|| init::linear(dim, self.num_classes, true, device)),
             grid,
             no_embed_class: self.no_embed_class,
+            is_pos_embed_fixed: self.sincos_pos_embed,
             norm_epsilon: self.norm_epsilon,
             out_indices: out_indices(&self.out_indices, self.depth),
         }
@@ -139,6 +140,7 @@ pub struct VisionTransformer {
     head: Option<Linear>,
     grid: [usize; 2],
     no_embed_class: bool,
+    is_pos_embed_fixed: bool,
     norm_epsilon: f64,
     #[module(skip)]
     out_indices: Vec<usize>,
@@ -219,7 +221,8 @@ impl VisionTransformer {
         let [_, _, patch_h, patch_w] = self.patch_embed.proj.weight.lazy_shape().dims::<4>();
         let grid = [input_size[0] / patch_h, input_size[1] / patch_w];
         if grid != self.grid {
-            self.pos_embed = Param::from_tensor(self.position_embedding(grid).detach());
+            let resized = Param::from_tensor(self.position_embedding(grid).detach());
+            self.pos_embed = resized.set_require_grad(!self.is_pos_embed_fixed);
             self.grid = grid;
         }
         self

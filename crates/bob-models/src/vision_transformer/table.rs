@@ -250,7 +250,7 @@ fn checkpoints() -> Vec<CheckpointEntry> {
             },
             hub::laion_2b(),
             768,
-            "MIT",
+            "Apache-2.0",
             "2212.07143",
         ),
         dino("vit_small_patch8_224.dino"),
