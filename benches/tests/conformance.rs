@@ -11,12 +11,14 @@ use std::path::PathBuf;
 use bob_core::Autocast;
 use bob_core::Backbone;
 use bob_core::device::{self, BackendName};
+use bob_models::weights::{LoadOptions, load_module};
 use bob_models::{
-    Activation, AnyBackbone, BlockType, ConvNextConfig, EfficientNetConfig, ResNetConfig, StageConfig, StemType,
-    SwinTransformerV2Config, VisionTransformerConfig,
+    Activation, AnyBackbone, BlockType, ClipResNetConfig, ConvNextConfig, EfficientNetConfig, NormFreeNetConfig,
+    RegNetConfig, ResNetConfig, StageConfig, StemType, SwinTransformerV2Config, VisionTransformerConfig,
+    VisionTransformerSamConfig, checkpoints,
 };
 use burn::optim::{GradientsParams, SgdConfig};
-use burn::store::{ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, SafetensorsStore, bridge};
+use burn::store::{ModuleStore, SafetensorsStore, bridge};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -79,30 +81,81 @@ fn members() -> Vec<(&'static str, Init)> {
                 .init(device)
                 .into()
         }),
+        ("nfnet_deepmind", |device| {
+            NormFreeNetConfig::new([1, 2, 1, 1], [8, 16, 24, 24])
+                .with_stem_chs(16)
+                .with_group_size(Some(8))
+                .with_num_features(32)
+                .with_gamma_in_act(true)
+                .with_same_padding(true)
+                .with_skipinit(true)
+                .with_num_classes(7)
+                .init(device)
+                .into()
+        }),
+        ("regnet_y", |device| {
+            RegNetConfig::new(5, 8, 8.0, 1.6, 8)
+                .with_se_ratio(0.25)
+                .with_num_classes(7)
+                .init(device)
+                .into()
+        }),
+        ("clip_resnet", |device| {
+            ClipResNetConfig::new([1, 2, 1, 1], 16)
+                .with_width(2)
+                .with_head_dim(32)
+                .with_input_size([32, 96])
+                .init(device)
+                .into()
+        }),
+        ("samvit", |device| {
+            VisionTransformerSamConfig::new(16, 3, 2, vec![1])
+                .with_input_size([32, 40])
+                .with_patch_size(8)
+                .with_window_size(3)
+                .with_neck_chans(8)
+                .with_num_classes(7)
+                .init(device)
+                .into()
+        }),
     ]
 }
 
-fn store(name: &str) -> SafetensorsStore {
+/// What a fixture holds besides weights.
+const OUTPUTS: &[&str] = &[
+    "*.num_batches_tracked",
+    "images",
+    "embedding",
+    "logits",
+    "stage0",
+    "stage1",
+    "stage2",
+    "stage3",
+    "stage4",
+];
+
+fn path(name: &str) -> PathBuf {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/models"));
-    SafetensorsStore::from_file(folder.join(format!("{name}.safetensors")))
-        .with_from_adapter(PyTorchToBurnAdapter)
-        .skip_enum_variants(true)
-        .allow_partial(true)
-        .validate(false)
+    folder.join(format!("{name}.safetensors"))
 }
 
 fn load(name: &str, init: Init, device: &Device) -> AnyBackbone {
-    let mut backbone = init(device);
-    let result = backbone.load_from(&mut store(name)).expect("the fixture is readable");
-    assert!(
-        result.errors.is_empty() && result.missing.is_empty(),
-        "{name}: {result}"
-    );
-    backbone
+    // Only RegNet's names are not timm's.
+    let regnet = checkpoints()
+        .into_iter()
+        .find(|entry| name.starts_with("regnet") && entry.checkpoint.family == "regnet");
+    let options = LoadOptions {
+        remap: regnet.map_or(str::to_owned, |entry| entry.remap),
+        ignored: OUTPUTS,
+        ..LoadOptions::default()
+    };
+    load_module(init(device), &path(name), &options)
+        .expect("the fixture is readable and fits")
+        .0
 }
 
 fn images(name: &str, device: &Device) -> Tensor<4> {
-    let mut store = store(name);
+    let mut store = SafetensorsStore::from_file(path(name));
     let tensor = store
         .get_tensor("images")
         .expect("the fixture is readable")
@@ -125,9 +178,7 @@ fn forward<B: Backbone>(name: &str, backbone: B, device: &Device) -> Vec<TensorD
     let backbone = backbone.fuse();
     let images = images(name, device);
     let embedding = backbone.forward_embedding(images.clone());
-    let logits = backbone
-        .forward_classifier(embedding.clone())
-        .expect("the fixture has a classifier");
+    let logits = outputs(&backbone, embedding.clone());
     let maps = backbone.forward_intermediates(images);
     [embedding.into_data(), logits.into_data()]
         .into_iter()
@@ -135,15 +186,15 @@ fn forward<B: Backbone>(name: &str, backbone: B, device: &Device) -> Vec<TensorD
         .collect()
 }
 
+/// The logits, or where there is no classifier the embedding itself.
+fn outputs<B: Backbone>(backbone: &B, embedding: Tensor<2>) -> Tensor<2> {
+    backbone.forward_classifier(embedding.clone()).unwrap_or(embedding)
+}
+
 /// The logits after one step of gradient descent on the cross-entropy against class 1.
 fn step<B: Backbone>(name: &str, model: B, tracked: &Device) -> Vec<TensorData> {
     let images = noise(model.fixed_input_size().unwrap_or([96, 96]), tracked);
-    let logits = |model: &B| {
-        let embedding = model.forward_embedding(images.clone());
-        model
-            .forward_classifier(embedding)
-            .expect("the fixture has a classifier")
-    };
+    let logits = |model: &B| outputs(model, model.forward_embedding(images.clone()));
     let before = logits(&model);
     let [batch, _] = before.dims();
     let loss = -log_softmax(before.clone(), 1).narrow(1, 1, 1).sum() / batch as f64;

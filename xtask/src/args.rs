@@ -233,6 +233,9 @@ pub struct Measure {
     /// Leave batch norm as it is instead of folding it into the convolutions, as training always does.
     #[arg(long)]
     pub no_fuse: bool,
+    /// Say what each kind of operation takes of a pass, instead of timing passes; on `flex` and `tch`.
+    #[arg(long)]
+    pub profile: bool,
     /// In training, compute the activations of every block again instead of keeping them.
     #[arg(long)]
     pub grad_checkpointing: bool,

@@ -86,6 +86,40 @@ fn a_precision_that_would_be_another_is_refused() {
 }
 
 #[test]
+fn a_profile_names_the_operations() {
+    let check = |mode: &str, expected: &[&str]| {
+        let arguments = [
+            "measure",
+            "--backbone",
+            "resnet18.random",
+            "--mode",
+            mode,
+            "--batch",
+            "2",
+            "--size",
+            "64",
+        ];
+        let profile = json(
+            &Site::new()
+                .bob(&[&arguments[..], &["--profile", "--json"]].concat())
+                .ends_with(0)
+                .out,
+        );
+        let rows = profile["operations"].as_array().expect("an array");
+        let share: f64 = rows.iter().map(|row| row["share"].as_f64().expect("a number")).sum();
+        assert!((share - 1.0).abs() < 1e-6, "the shares add up to {share}");
+        for name in expected {
+            assert!(
+                rows.iter().any(|row| row["operation"] == *name),
+                "no `{name}` in {rows:?}"
+            );
+        }
+    };
+    check("infer", &["conv2d", "max_pool2d"]);
+    check("train", &["conv2d", "batch_norm", "cross_entropy", "adamw"]);
+}
+
+#[test]
 fn an_unknown_name_is_not_fetched() {
     let said = Site::new().bob(&["fetch", "cifar11"]).ends_with(2);
     assert!(said.err.contains("did you mean `cifar10`?"), "{}", said.err);

@@ -9,7 +9,7 @@ use crate::{Backbone, CostCounter, FeatureInfo};
 /// A backbone that computes in bfloat16 with float32 parameters, as under PyTorch's `torch.autocast`.
 ///
 /// Images become bfloat16, and the operations of `bob-ops` take a parameter in the type of what it meets; gradients of
-/// parameters are float32. Embedding and maps are given out in float32, and the classifier computes in it.
+/// parameters are float32. Embedding and maps are given out in float32, which the classifier sees.
 /// [`Backbone::fuse`] also turns the weights of linear layers and convolutions to bfloat16, once.
 ///
 /// A backbone of your own must take bfloat16 images beside float32 parameters: burn's own layers do not.

@@ -10,9 +10,11 @@
 
 mod measure;
 pub mod memory;
+mod profile;
 mod protocol;
 mod train;
 
 pub use measure::{MeasureError, Measurement, measure};
+pub use profile::{Profile, profile_inference, profile_training};
 pub use protocol::{Protocol, protocols};
 pub use train::{LEARNING_RATE, StepSeconds, TrainMeasurement, measure_training, training};

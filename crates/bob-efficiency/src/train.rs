@@ -146,7 +146,7 @@ pub fn training<B: Backbone>(backbone: B, device: &Device) -> Training<B> {
 
 /// One step on the cross-entropy against `targets`: the training after it, the loss before it, and how long the parts
 /// took, the device idle before and after each.
-fn timed_step<B: Backbone>(
+pub(crate) fn timed_step<B: Backbone>(
     training: Training<B>,
     images: Tensor<4>,
     targets: Tensor<2>,
@@ -188,7 +188,7 @@ impl Clock<'_> {
 }
 
 /// Labels of the `input`-th batch as distributions over the classes, fixed and scattered.
-fn targets(batch: usize, classes: usize, input: usize, device: &Device) -> Tensor<2> {
+pub(crate) fn targets(batch: usize, classes: usize, input: usize, device: &Device) -> Tensor<2> {
     let mut values = vec![0.0_f32; batch * classes];
     for (row, values) in values.chunks_exact_mut(classes.max(1)).enumerate() {
         // Knuth's multiplicative hash, of which the high bits are the good ones.

@@ -31,9 +31,12 @@ pub struct ConvNextConfig {
     /// Whether the perceptrons are 1x1 convolutions in the state dict; the function is the same.
     #[config(default = false)]
     pub conv_mlp: bool,
-    /// Initial value of the layer scale.
-    #[config(default = 1e-6)]
-    pub ls_init_value: f64,
+    /// Initial value of the layer scale, or none for no layer scale.
+    #[config(default = "Some(1e-6)")]
+    pub ls_init_value: Option<f64>,
+    /// Whether the last norm acts on every pixel and the mean comes after it.
+    #[config(default = false)]
+    pub head_norm_first: bool,
     /// Classes of the classifier, 0 for none.
     #[config(default = 1000)]
     pub num_classes: usize,
@@ -63,8 +66,9 @@ impl ConvNextConfig {
         ConvNext {
             stem: (init::conv2d(stem, device), norm(first, device)),
             stages,
+            norm_pre: self.head_norm_first.then(|| norm(last, device)),
             head: Head {
-                norm: norm(last, device),
+                norm: (!self.head_norm_first).then(|| norm(last, device)),
                 fc: (self.num_classes > 0).then(|| init::linear(last, self.num_classes, true, device)),
             },
         }
@@ -80,6 +84,7 @@ fn norm(dim: usize, device: &Device) -> LayerNorm {
 pub struct ConvNext {
     stem: (Conv2d, LayerNorm),
     stages: Vec<Stage>,
+    norm_pre: Option<LayerNorm>,
     head: Head,
 }
 
@@ -92,7 +97,7 @@ struct Stage {
 
 #[derive(Module, Debug)]
 struct Head {
-    norm: LayerNorm,
+    norm: Option<LayerNorm>,
     fc: Option<Linear>,
 }
 
@@ -130,6 +135,11 @@ impl ConvNext {
 }
 
 impl Stage {
+    /// Channels of the output.
+    fn dim(&self) -> usize {
+        self.blocks.first().map_or(0, |block| block.conv_dw.groups)
+    }
+
     /// # Shapes
     ///   - x: `[batch, height, width, channels]`
     ///   - output: the same, or half the size in the stage's channels
@@ -162,14 +172,14 @@ impl Block {
         } else {
             BlockMlp::Dense(Mlp::new(dim, 4 * dim, device))
         };
-        let gamma = Initializer::Constant {
-            value: config.ls_init_value,
-        };
+        let gamma = config
+            .ls_init_value
+            .map(|value| Initializer::Constant { value }.init([dim], device));
         Self {
             conv_dw: init::conv2d(conv_dw, device),
             norm: norm(dim, device),
             mlp,
-            gamma: Some(gamma.init([dim], device)),
+            gamma,
         }
     }
 
@@ -226,6 +236,7 @@ impl BlockMlp {
             Self::Pointwise(mlp) => Mlp {
                 fc1: dense(mlp.fc1),
                 fc2: dense(mlp.fc2),
+                is_gated: false,
             },
         }
     }
@@ -248,16 +259,15 @@ fn matrix(conv: &Conv2d) -> Tensor<2> {
 
 impl Backbone for ConvNext {
     fn feature_info(&self) -> Vec<FeatureInfo> {
-        let dim = |stage: &Stage| stage.blocks.first().map_or(0, |block| block.conv_dw.groups);
         self.stages
             .iter()
             .enumerate()
-            .map(|(i, stage)| FeatureInfo::new(dim(stage), 4 << i, format!("stages.{i}")))
+            .map(|(i, stage)| FeatureInfo::new(stage.dim(), 4 << i, format!("stages.{i}")))
             .collect()
     }
 
     fn num_features(&self) -> usize {
-        self.head.norm.gamma.lazy_shape()[0]
+        self.stages.last().map_or(0, Stage::dim)
     }
 
     fn forward_intermediates(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
@@ -274,7 +284,15 @@ impl Backbone for ConvNext {
     fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.forward_stem(images);
         let x = self.stages.iter().fold(x, |x, stage| stage.forward(x));
-        nn::layer_norm(&self.head.norm, EPSILON, global_avg_pool(x))
+        let x = match &self.norm_pre {
+            Some(norm) => nn::layer_norm(norm, EPSILON, x),
+            None => x,
+        };
+        let x = global_avg_pool(x);
+        match &self.head.norm {
+            Some(norm) => nn::layer_norm(norm, EPSILON, x),
+            None => x,
+        }
     }
 
     fn set_grad_checkpointing(&mut self, enable: bool) -> bool {
@@ -285,7 +303,10 @@ impl Backbone for ConvNext {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.head.fc.as_ref().map(|fc| fc.forward(embedding))
+        self.head
+            .fc
+            .as_ref()
+            .map(|fc| nn::linear(fc, embedding, Epilogue::none()))
     }
 
     /// As timm's `group_matcher`: the stem, every block (a downsampling belongs to the block after it), the
@@ -299,7 +320,9 @@ impl Backbone for ConvNext {
                 group.extend(list_param_ids(&stage.downsample));
             }
         }
-        groups.push(list_param_ids(&self.head.norm));
+        let mut last = list_param_ids(&self.norm_pre);
+        last.extend(list_param_ids(&self.head.norm));
+        groups.push(last);
         groups
     }
 
@@ -367,6 +390,32 @@ pub(crate) static FAMILY: Family = Family {
             input_size: [224, 224],
             init: |options, device| init(ConvNextConfig::base(), options, device),
         },
+        Architecture {
+            name: "convnext_large",
+            input_size: [224, 224],
+            init: |options, device| init(ConvNextConfig::large(), options, device),
+        },
+        Architecture {
+            name: "convnext_xlarge",
+            input_size: [224, 224],
+            init: |options, device| init(ConvNextConfig::xlarge(), options, device),
+        },
+        // Not timm's names: VICRegL's networks, without layer scale and with the norm before the mean.
+        Architecture {
+            name: "convnext_small_vicregl",
+            input_size: [224, 224],
+            init: |options, device| init(ConvNextConfig::small().vicregl(), options, device),
+        },
+        Architecture {
+            name: "convnext_base_vicregl",
+            input_size: [224, 224],
+            init: |options, device| init(ConvNextConfig::base().vicregl(), options, device),
+        },
+        Architecture {
+            name: "convnext_xlarge_vicregl",
+            input_size: [224, 224],
+            init: |options, device| init(ConvNextConfig::xlarge().vicregl(), options, device),
+        },
     ],
     checkpoints,
 };
@@ -402,6 +451,21 @@ impl ConvNextConfig {
     pub fn base() -> Self {
         Self::new([3, 3, 27, 3], [128, 256, 512, 1024])
     }
+
+    /// `convnext_large`.
+    pub fn large() -> Self {
+        Self::new([3, 3, 27, 3], [192, 384, 768, 1536])
+    }
+
+    /// `convnext_xlarge`.
+    pub fn xlarge() -> Self {
+        Self::new([3, 3, 27, 3], [256, 512, 1024, 2048])
+    }
+
+    /// As VICRegL has it (arXiv:2210.01571): no layer scale, the mean after the norm.
+    pub fn vicregl(self) -> Self {
+        self.with_ls_init_value(None).with_head_norm_first(true)
+    }
 }
 
 fn init(config: ConvNextConfig, options: &InitOptions, device: &Device) -> AnyBackbone {
@@ -432,5 +496,87 @@ fn checkpoints() -> Vec<CheckpointEntry> {
         checkpoint("convnext_base.fb_in1k", hub::imagenet_1k(), 1000),
         checkpoint("convnext_base.fb_in22k", hub::imagenet_22k(), 21_841),
         checkpoint("convnext_base.fb_in22k_ft_in1k", hub::imagenet_22k(), 1000),
+        checkpoint("convnext_large.fb_in1k", hub::imagenet_1k(), 1000),
+        checkpoint("convnext_large.fb_in22k", hub::imagenet_22k(), 21_841),
+        checkpoint("convnext_large.fb_in22k_ft_in1k", hub::imagenet_22k(), 1000),
+        checkpoint("convnext_xlarge.fb_in22k", hub::imagenet_22k(), 21_841),
+        checkpoint("convnext_xlarge.fb_in22k_ft_in1k", hub::imagenet_22k(), 1000),
+        // https://dl.fbaipublicfiles.com/vicregl/
+        vicregl(
+            "convnext_small_vicregl.alpha0p9_in1k",
+            "convnext_small_alpha0.9.pth",
+            hub::imagenet_1k_self_supervised(),
+        ),
+        vicregl(
+            "convnext_small_vicregl.alpha0p75_in1k",
+            "convnext_small_alpha0.75.pth",
+            hub::imagenet_1k_self_supervised(),
+        ),
+        vicregl(
+            "convnext_base_vicregl.alpha0p9_in1k",
+            "convnext_base_alpha0.9.pth",
+            hub::imagenet_1k_self_supervised(),
+        ),
+        vicregl(
+            "convnext_base_vicregl.alpha0p75_in1k",
+            "convnext_base_alpha0.75.pth",
+            hub::imagenet_1k_self_supervised(),
+        ),
+        vicregl(
+            "convnext_xlarge_vicregl.alpha0p75_in22k",
+            "convnext_xlarge_alpha0.75.pth",
+            hub::imagenet_22k_self_supervised(),
+        ),
     ]
+}
+
+fn vicregl(name: &'static str, file: &str, pretraining: Pretraining) -> CheckpointEntry {
+    let checkpoint = TimmCheckpoint {
+        name,
+        preprocess: Preprocess::imagenet(224),
+        pretraining,
+        num_classes: 0,
+        license: "CC-BY-NC-4.0",
+        paper: "2210.01571",
+    };
+    CheckpointEntry {
+        remap: remap_facebook,
+        ..checkpoint.elsewhere("convnext", file, &[])
+    }
+}
+
+/// A key of Facebook's own code, with the last norm before the mean, in timm's names; a key already in those stays.
+fn remap_facebook(key: &str) -> String {
+    let key = key.replace("dwconv.", "conv_dw.").replace("pwconv", "mlp.fc");
+    let parts: Vec<&str> = key.split('.').collect();
+    match parts.as_slice() {
+        ["downsample_layers", "0", rest @ ..] => format!("stem.{}", rest.join(".")),
+        ["downsample_layers", stage, rest @ ..] => format!("stages.{stage}.downsample.{}", rest.join(".")),
+        ["stages", stage, block, rest @ ..] if block.parse::<usize>().is_ok() => {
+            format!("stages.{stage}.blocks.{block}.{}", rest.join("."))
+        }
+        ["norm", name] => format!("norm_pre.{name}"),
+        _ => key,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::remap_facebook;
+
+    #[test]
+    fn facebook_s_keys_become_timm_s() {
+        let cases = [
+            ["downsample_layers.0.1.bias", "stem.1.bias"],
+            ["downsample_layers.3.1.weight", "stages.3.downsample.1.weight"],
+            ["stages.2.26.dwconv.weight", "stages.2.blocks.26.conv_dw.weight"],
+            ["stages.2.26.norm.bias", "stages.2.blocks.26.norm.bias"],
+            ["stages.0.1.pwconv2.bias", "stages.0.blocks.1.mlp.fc2.bias"],
+            ["norm.weight", "norm_pre.weight"],
+            ["stages.0.blocks.1.mlp.fc2.bias", "stages.0.blocks.1.mlp.fc2.bias"],
+        ];
+        for [facebook, timm] in cases {
+            assert_eq!(remap_facebook(facebook), timm);
+        }
+    }
 }

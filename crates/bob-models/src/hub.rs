@@ -50,6 +50,22 @@ impl TimmCheckpoint {
     }
 }
 
+impl TimmCheckpoint {
+    /// The entry of weights in `file` that neither the hub nor a package has: whoever wants them puts the file into the
+    /// cache.
+    pub(crate) fn elsewhere(self, family: &str, file: &str, ignored: &'static [&'static str]) -> CheckpointEntry {
+        let mut entry = self.entry(family, ignored);
+        entry.checkpoint.sources.clear();
+        entry.checkpoint.file = file.to_owned();
+        entry
+    }
+}
+
+/// The key of a checkpoint of MoCo v3 in the names of its backbone; a key already in those stays.
+pub(crate) fn remap_moco_v3(key: &str) -> String {
+    key.strip_prefix("module.base_encoder.").unwrap_or(key).to_owned()
+}
+
 fn pretraining(style: Style, data: &str, images: u64) -> Pretraining {
     Pretraining {
         style,
@@ -68,12 +84,43 @@ pub(crate) fn imagenet_1k_self_supervised() -> Pretraining {
     pretraining(Style::SelfSupervised, "imagenet-1k", 1_281_167)
 }
 
+/// The training images of the Image Similarity Challenge, which have no labels.
+pub(crate) fn disc_2021() -> Pretraining {
+    pretraining(Style::SelfSupervised, "disc21", 1_000_000)
+}
+
 /// The whole of ImageNet with labels, called 21k or 22k.
 pub(crate) fn imagenet_22k() -> Pretraining {
     pretraining(Style::Supervised, "imagenet-22k", 14_197_122)
 }
 
+/// The whole of ImageNet without labels.
+pub(crate) fn imagenet_22k_self_supervised() -> Pretraining {
+    pretraining(Style::SelfSupervised, "imagenet-22k", 14_197_122)
+}
+
 /// LAION-2B in English, a rounded count.
 pub(crate) fn laion_2b() -> Pretraining {
     pretraining(Style::VisionLanguage, "laion-2b", 2_320_000_000)
+}
+
+/// OpenAI's pairs of images and texts, a rounded count.
+pub(crate) fn openai_clip() -> Pretraining {
+    pretraining(Style::VisionLanguage, "openai-400m", 400_000_000)
+}
+
+/// Twelve data sets of depth, after ImageNet. Nobody prints how many images they have; half of them have 1.4 million
+/// (arXiv:2103.13413).
+pub(crate) fn midas() -> Pretraining {
+    pretraining(Style::Depth, "midas-12", 1_400_000)
+}
+
+/// DINOv2's curated images, a rounded count.
+pub(crate) fn lvd_142m() -> Pretraining {
+    pretraining(Style::SelfSupervised, "lvd-142m", 142_000_000)
+}
+
+/// The images of Segment Anything with their masks, a rounded count.
+pub(crate) fn sa_1b() -> Pretraining {
+    pretraining(Style::Supervised, "sa-1b", 11_000_000)
 }

@@ -1,11 +1,37 @@
 //! Layers that the convolutional families share.
 
 use bob_core::CostCounter;
-use bob_ops::{Activation, Conv2dOptions, Epilogue, add_relu, mean_pool, nn};
-use burn::module::Param;
+use bob_ops::{Conv2dOptions, Epilogue, add_relu, mean_pool, nn};
+use burn::config::Config;
+use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::ops::AvgPoolOptions;
+use burn::tensor::{Device, Tensor, module};
+
+/// The activation function of a network.
+#[derive(Config, Debug, PartialEq, Eq, Copy)]
+pub enum Activation {
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// `x * sigmoid(x)`, also called swish.
+    Silu,
+    /// `x * (1 + erf(x / sqrt(2))) / 2`.
+    Gelu,
+}
+
+impl From<Activation> for bob_ops::Activation {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::Relu => Self::Relu,
+            Activation::Relu6 => Self::Relu6,
+            Activation::Silu => Self::Silu,
+            Activation::Gelu => Self::Gelu,
+        }
+    }
+}
 
 /// A convolution with a square kernel and without bias, drawn as timm draws it: normal, scaled by its fan-out.
 ///
@@ -35,7 +61,7 @@ pub(crate) fn conv_norm(
     x: Tensor<4>,
     conv: &Conv2d,
     norm: &Option<BatchNorm>,
-    activation: Option<Activation>,
+    activation: Option<bob_ops::Activation>,
 ) -> Tensor<4> {
     match norm {
         Some(norm) => nn::batch_norm(norm, nn::conv2d(conv, x, Epilogue::none()), activation),
@@ -55,13 +81,13 @@ pub(crate) fn conv_norm_add(
     conv: &Conv2d,
     norm: &Option<BatchNorm>,
     shortcut: Tensor<4>,
-    activation: Option<Activation>,
+    activation: Option<bob_ops::Activation>,
 ) -> Tensor<4> {
     match norm {
         Some(norm) => {
             let x = nn::batch_norm(norm, nn::conv2d(conv, x, Epilogue::none()), None);
             match activation {
-                Some(Activation::Relu) => add_relu(x, shortcut),
+                Some(bob_ops::Activation::Relu) => add_relu(x, shortcut),
                 Some(activation) => activation.forward(x + shortcut),
                 None => x + shortcut,
             }
@@ -73,6 +99,48 @@ pub(crate) fn conv_norm_add(
             };
             nn::conv2d(conv, x, epilogue)
         }
+    }
+}
+
+/// A convolution and its batch norm under timm's names (`ConvNormAct` of `timm/layers/conv_bn_act.py`).
+#[derive(Module, Debug)]
+pub(crate) struct ConvNorm {
+    pub(crate) conv: Conv2d,
+    bn: Option<BatchNorm>,
+}
+
+impl ConvNorm {
+    /// Initialise on `device`.
+    pub(crate) fn new(conv: Conv2dConfig, epsilon: f64, device: &Device) -> Self {
+        Self {
+            bn: batch_norm(conv.channels[1], epsilon, device),
+            conv: conv.init(device),
+        }
+    }
+
+    /// As [`conv_norm`].
+    pub(crate) fn forward(&self, x: Tensor<4>, activation: Option<bob_ops::Activation>) -> Tensor<4> {
+        conv_norm(x, &self.conv, &self.bn, activation)
+    }
+
+    /// As [`conv_norm_add`].
+    pub(crate) fn forward_add(
+        &self,
+        x: Tensor<4>,
+        shortcut: Tensor<4>,
+        activation: Option<bob_ops::Activation>,
+    ) -> Tensor<4> {
+        conv_norm_add(x, &self.conv, &self.bn, shortcut, activation)
+    }
+
+    /// As [`fold`].
+    pub(crate) fn fuse(&mut self) {
+        fold(&mut self.conv, &mut self.bn);
+    }
+
+    /// Channels of the output.
+    pub(crate) fn out_channels(&self) -> usize {
+        self.conv.weight.lazy_shape()[0]
     }
 }
 
@@ -107,6 +175,38 @@ pub(crate) fn count_conv(counter: &mut CostCounter, conv: &Conv2d, input: [usize
 ///   - output: `[batch, channels]`
 pub(crate) fn global_avg_pool(x: Tensor<4>) -> Tensor<2> {
     mean_pool(x.flatten(1, 2))
+}
+
+/// The mean of every square of two by two pixels. An odd last row or column is averaged over what there is of it where
+/// `ceil_mode` is on, and dropped where it is off.
+///
+/// # Shapes
+///   - x: `[batch, height, width, channels]`
+///   - output: `[batch, height / 2, width / 2, channels]`, rounded up or down
+pub(crate) fn avg_pool2(x: Tensor<4>, ceil_mode: bool) -> Tensor<4> {
+    let options = AvgPoolOptions {
+        kernel_size: [2, 2],
+        stride: [2, 2],
+        padding: [(0, 0); 2],
+        count_include_pad: false,
+        ceil_mode,
+    };
+    channels_last(module::avg_pool2d(channels_first(x), options))
+}
+
+/// The multiple of 8 nearest to `channels`, but not more than a tenth below it (`timm/layers/helpers.py`).
+pub(crate) fn make_divisible(channels: f64) -> usize {
+    let nearest = nearest_multiple_of_8(channels);
+    if (nearest as f64) < 0.9 * channels {
+        nearest + 8
+    } else {
+        nearest
+    }
+}
+
+/// The multiple of 8 nearest to `channels`, at least 8 (`make_divisible(channels, 8, round_limit=0)`).
+pub(crate) fn nearest_multiple_of_8(channels: f64) -> usize {
+    (((channels + 4.0) / 8.0) as usize * 8).max(8)
 }
 
 /// Maps with channels last, as images come with them first.

@@ -12,21 +12,31 @@ mod hub;
 mod init;
 mod layers;
 mod mlp;
+mod nfnet;
 mod patch_embed;
+mod regnet;
 mod resample;
 mod resnet;
+mod resnet_clip;
+mod squeeze_excite;
 mod swin_transformer_v2;
 mod vision_transformer;
+mod vision_transformer_sam;
 pub mod weights;
 
 pub use convnext::{ConvNext, ConvNextConfig};
-pub use efficientnet::{Activation, EfficientNet, EfficientNetConfig, StageConfig};
+pub use efficientnet::{EfficientNet, EfficientNetConfig, StageConfig};
+pub use layers::Activation;
+pub use nfnet::{ChannelAttention, NormFreeNet, NormFreeNetConfig, NormFreeStem};
 pub use registry::{
     Architecture, CheckpointEntry, CreateError, InitOptions, architectures, checkpoints, create, create_random,
 };
+pub use regnet::{RegNet, RegNetConfig};
 pub use resnet::{BlockType, ResNet, ResNetConfig, StemType};
+pub use resnet_clip::{ClipResNet, ClipResNetConfig};
 pub use swin_transformer_v2::{SwinTransformerV2, SwinTransformerV2Config};
 pub use vision_transformer::{GlobalPool, VisionTransformer, VisionTransformerConfig};
+pub use vision_transformer_sam::{VisionTransformerSam, VisionTransformerSamConfig};
 
 backbones! {
     /// Residual networks (`timm/models/resnet.py`).
@@ -39,4 +49,12 @@ backbones! {
     VisionTransformer(VisionTransformer) from vision_transformer,
     /// EfficientNet, its Lite variants and MobileNetV2 (`timm/models/efficientnet.py`).
     EfficientNet(EfficientNet) from efficientnet,
+    /// Networks without normalisation (`timm/models/nfnet.py`).
+    NormFreeNet(NormFreeNet) from nfnet,
+    /// RegNet (`timm/models/regnet.py`).
+    RegNet(RegNet) from regnet,
+    /// The residual networks of CLIP (`resnet50_clip` of `timm/models/byobnet.py`).
+    ClipResNet(ClipResNet) from resnet_clip,
+    /// The image encoder of Segment Anything (`timm/models/vision_transformer_sam.py`).
+    VisionTransformerSam(VisionTransformerSam) from vision_transformer_sam,
 }

@@ -8,11 +8,13 @@ use burn::tensor::{Device, Tensor};
 
 use crate::init;
 
-/// Linear, exact GELU, linear.
+/// Linear, exact GELU, linear; or gated, where half of the first layer's outputs pass SiLU and multiply the other half
+/// (timm's `SwiGLUPacked`, arXiv:2002.05202).
 #[derive(Module, Debug)]
 pub(crate) struct Mlp {
     pub(crate) fc1: Linear,
     pub(crate) fc2: Linear,
+    pub(crate) is_gated: bool,
 }
 
 impl Mlp {
@@ -21,6 +23,16 @@ impl Mlp {
         Self {
             fc1: init::linear(dim, hidden, true, device),
             fc2: init::linear(hidden, dim, true, device),
+            is_gated: false,
+        }
+    }
+
+    /// The gated form, with `hidden` outputs of the first layer.
+    pub(crate) fn gated(dim: usize, hidden: usize, device: &Device) -> Self {
+        Self {
+            fc1: init::linear(dim, hidden, true, device),
+            fc2: init::linear(hidden / 2, dim, true, device),
+            is_gated: true,
         }
     }
 
@@ -41,7 +53,12 @@ impl Mlp {
     }
 
     fn hidden<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        nn::linear(&self.fc1, x, Epilogue::activation(Activation::Gelu))
+        if !self.is_gated {
+            return nn::linear(&self.fc1, x, Epilogue::activation(Activation::Gelu));
+        }
+        let x = nn::linear(&self.fc1, x, Epilogue::none());
+        let half = x.dims()[D - 1] / 2;
+        Activation::Silu.forward(x.clone().narrow(D - 1, 0, half)) * x.narrow(D - 1, half, half)
     }
 
     /// Count a pass over `tokens` vectors.

@@ -36,8 +36,8 @@ pub struct CheckpointEntry {
     pub top_level_key: Option<&'static str>,
     /// The file's key to ours; the identity for timm's own files.
     pub remap: fn(&str) -> String,
-    /// Keys of the file (after the remap) that the model has no place for, on purpose: exact names, or a
-    /// suffix after `*`, for example `*.num_batches_tracked`.
+    /// Keys of the file (after the remap) that the model has no place for, on purpose: exact names, a
+    /// suffix after `*`, for example `*.num_batches_tracked`, or a prefix before `*`, for example `decoder.*`.
     pub ignored: &'static [&'static str],
 }
 

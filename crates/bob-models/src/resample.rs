@@ -1,5 +1,5 @@
-//! PyTorch's antialiased bicubic resize of a grid of vectors, for position embeddings
-//! (`resample_abs_pos_embed` in `timm/layers/pos_embed.py`).
+//! PyTorch's resizes of grids and lists of vectors, for position embeddings (`resample_abs_pos_embed` in
+//! `timm/layers/pos_embed.py`, `get_rel_pos` in `timm/models/vision_transformer_sam.py`).
 
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -17,6 +17,27 @@ pub(crate) fn bicubic(grid: Tensor<3>, size: [usize; 2]) -> Tensor<3> {
     let rows = weights(height, size[0], &device).matmul(grid.reshape([height, width * dim]));
     let columns = weights(width, size[1], &device).unsqueeze::<3>();
     columns.matmul(rows.reshape([size[0], width, dim]))
+}
+
+/// Resize a list of vectors: linear between neighbours, corners not aligned, not antialiased (PyTorch's
+/// `interpolate(mode="linear")`).
+///
+/// # Shapes
+///   - list: `[length, dim]`
+///   - output: `[length, dim]`
+pub(crate) fn linear(list: Tensor<2>, length: usize) -> Tensor<2> {
+    let [input, _] = list.dims();
+    let device = list.device();
+    let mut values = vec![0.0; length * input];
+    for (row, i) in values.chunks_exact_mut(input).zip(0..) {
+        let at = ((f64::from(i) + 0.5) * input as f64 / length as f64 - 0.5).max(0.0);
+        let first = (at as usize).min(input - 1);
+        let share = at - first as f64;
+        row[first] += 1.0 - share;
+        row[(first + 1).min(input - 1)] += share;
+    }
+    let weights: Tensor<2> = Tensor::from_data(TensorData::new(values, [length, input]), &device);
+    weights.matmul(list)
 }
 
 /// The matrix `[output, input]` of one axis.

@@ -2,10 +2,11 @@
 //!
 //! Papers: "Deep Residual Learning for Image Recognition" (arXiv:1512.03385) and, for the deep stem and the
 //! pooling shortcut of the `d` variants, "Bag of Tricks for Image Classification" (arXiv:1812.01187).
-//! Reference: `timm/models/resnet.py` of timm 1.0.31.
+//! Reference: `timm/models/resnet.py` of timm 1.0.31. With a descriptor it is the copy detector of "A Self-Supervised
+//! Descriptor for Image Copy Detection" (arXiv:2202.10261).
 
-use bob_core::{Backbone, CostCounter, FeatureInfo, Interpolation, Preprocess};
-use bob_ops::{Activation, max_pool2d};
+use bob_core::{Backbone, Checkpoint, CostCounter, FeatureInfo, Interpolation, Preprocess};
+use bob_ops::{Activation, Epilogue, max_pool2d, nn};
 use burn::config::Config;
 use burn::module::{Module, ParamId, list_param_ids};
 use burn::nn::conv::Conv2d;
@@ -13,7 +14,7 @@ use burn::nn::pool::{AvgPool2d, AvgPool2dConfig};
 use burn::nn::{BatchNorm, Linear, LinearConfig, Relu};
 use burn::tensor::{Device, Tensor};
 
-use crate::hub::{TimmCheckpoint, imagenet_1k};
+use crate::hub::{self, TimmCheckpoint, imagenet_1k};
 use crate::init::zeros;
 use crate::layers::{
     batch_norm, channels_first, channels_last, conv_norm, conv_norm_add, conv2d, count_conv, fold, global_avg_pool,
@@ -69,6 +70,10 @@ pub struct ResNetConfig {
     /// Average-pool in the shortcut of a strided block instead of striding its convolution.
     #[config(default = false)]
     pub avg_down: bool,
+    /// Width of the descriptor of a copy detector (SSCD): the means of the cubes, projected by `fc` and scaled to norm
+    /// one; none for the plain means.
+    #[config(default = "None")]
+    pub descriptor: Option<usize>,
     /// Classes of the classifier, 0 for none.
     #[config(default = 1000)]
     pub num_classes: usize,
@@ -109,6 +114,7 @@ impl ResNetConfig {
             let others = (1..self.layers[stage]).map(|_| block(in_channels, 1));
             std::iter::once(first).chain(others).collect::<Vec<_>>()
         });
+        let outputs = self.descriptor.unwrap_or(self.num_classes);
         ResNet {
             conv1,
             bn1: batch_norm(stem_channels, EPSILON, device),
@@ -116,8 +122,11 @@ impl ResNetConfig {
             layer2,
             layer3,
             layer4,
-            fc: (self.num_classes > 0).then(|| LinearConfig::new(in_channels, self.num_classes).init(device)),
-            num_features: in_channels,
+            fc: (outputs > 0).then(|| LinearConfig::new(in_channels, outputs).init(device)),
+            head: (self.descriptor.is_some() && self.num_classes > 0)
+                .then(|| LinearConfig::new(outputs, self.num_classes).init(device)),
+            has_descriptor: self.descriptor.is_some(),
+            num_features: self.descriptor.unwrap_or(in_channels),
         }
     }
 
@@ -180,6 +189,9 @@ pub struct ResNet {
     layer3: Vec<Block>,
     layer4: Vec<Block>,
     fc: Option<Linear>,
+    /// A classifier on a descriptor.
+    head: Option<Linear>,
+    has_descriptor: bool,
     num_features: usize,
 }
 
@@ -296,6 +308,19 @@ fn forward_stage(x: Tensor<4>, blocks: &[Block]) -> Tensor<4> {
     blocks.iter().fold(x, |x, block| block.forward(x))
 }
 
+/// The descriptor of SSCD (`sscd/models/model.py` and `gem_pooling.py` of github.com/facebookresearch/sscd-copy-detection).
+///
+/// # Shapes
+///   - x: `[batch, height, width, channels]`
+///   - output: `[batch, dims]`
+fn descriptor(x: Tensor<4>, fc: &Linear) -> Tensor<2> {
+    let x = x.clamp_min(1e-6);
+    let pooled = global_avg_pool(x.clone() * x.clone() * x).powf_scalar(1.0 / 3.0);
+    let x = fc.forward(pooled);
+    let norm = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12);
+    x / norm
+}
+
 impl Backbone for ResNet {
     fn feature_info(&self) -> Vec<FeatureInfo> {
         let stem = match &self.conv1 {
@@ -326,11 +351,18 @@ impl Backbone for ResNet {
 
     fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2> {
         let x = self.pool(self.forward_stem(images));
-        global_avg_pool(self.stages().into_iter().fold(x, |x, blocks| forward_stage(x, blocks)))
+        let x = self.stages().into_iter().fold(x, |x, blocks| forward_stage(x, blocks));
+        match &self.fc {
+            Some(fc) if self.has_descriptor => descriptor(x, fc),
+            _ => global_avg_pool(x),
+        }
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.fc.as_ref().map(|fc| fc.forward(embedding))
+        let classifier = if self.has_descriptor { &self.head } else { &self.fc };
+        classifier
+            .as_ref()
+            .map(|classifier| nn::linear(classifier, embedding, Epilogue::none()))
     }
 
     /// Any size fits.
@@ -341,8 +373,10 @@ impl Backbone for ResNet {
     fn layer_groups(&self) -> Vec<Vec<ParamId>> {
         let mut stem = list_param_ids(&self.conv1);
         stem.extend(list_param_ids(&self.bn1));
+        let projection = self.has_descriptor.then(|| list_param_ids(&self.fc));
         std::iter::once(stem)
             .chain(self.stages().into_iter().flatten().map(list_param_ids))
+            .chain(projection)
             .collect()
     }
 
@@ -373,8 +407,8 @@ impl Backbone for ResNet {
             .into_iter()
             .flatten()
             .fold(pooled, |size, block| block.count(counter, size));
-        if let Some(fc) = &self.fc {
-            counter.linear(fc, 1);
+        for linear in self.fc.iter().chain(&self.head) {
+            counter.linear(linear, 1);
         }
     }
 }
@@ -385,7 +419,7 @@ pub(crate) static FAMILY: Family = Family {
     checkpoints,
 };
 
-static ARCHITECTURES: [Architecture; 9] = [
+static ARCHITECTURES: [Architecture; 10] = [
     architecture("resnet18", |options, device| init(resnet18(), options, device)),
     architecture("resnet34", |options, device| init(resnet34(), options, device)),
     architecture("resnet50", |options, device| init(resnet50(), options, device)),
@@ -403,6 +437,10 @@ static ARCHITECTURES: [Architecture; 9] = [
         init(resnet101().variant_d(), options, device)
     }),
     architecture("test_resnet", |options, device| init(test_resnet(), options, device)),
+    // Not timm's: the model of SSCD.
+    architecture("resnet50_sscd", |options, device| {
+        init(resnet50().with_descriptor(Some(512)), options, device)
+    }),
 ];
 
 const fn architecture(name: &'static str, init: fn(&InitOptions, &Device) -> crate::AnyBackbone) -> Architecture {
@@ -465,6 +503,28 @@ fn checkpoints() -> Vec<CheckpointEntry> {
         };
         checkpoint(name, preprocess, "BSD-3-Clause", RESNET)
     };
+    let self_supervised = |name, license, paper, file| {
+        TimmCheckpoint {
+            name,
+            preprocess: Preprocess::imagenet(224),
+            pretraining: hub::imagenet_1k_self_supervised(),
+            num_classes: 0,
+            license,
+            paper,
+        }
+        .elsewhere("resnet", file, &["*.num_batches_tracked"])
+    };
+    let sscd = |name, pretraining, file| {
+        let entry = self_supervised(name, "CC-BY-NC-4.0", "2202.10261", file);
+        CheckpointEntry {
+            checkpoint: Checkpoint {
+                pretraining,
+                ..entry.checkpoint
+            },
+            remap: |key| key.strip_prefix("backbone.").unwrap_or(key).to_owned(),
+            ..entry
+        }
+    };
     let crop_95 = |size| Preprocess {
         crop_pct: 0.95,
         ..Preprocess::imagenet(size)
@@ -485,5 +545,43 @@ fn checkpoints() -> Vec<CheckpointEntry> {
         bag_of_tricks("resnet50d.ra2_in1k", Preprocess::imagenet(224)),
         strikes_back("resnet50d.a1_in1k"),
         bag_of_tricks("resnet101d.ra2_in1k", crop_95(256)),
+        // https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth
+        self_supervised(
+            "resnet50.dino_in1k",
+            "Apache-2.0",
+            "2104.14294",
+            "dino_resnet50_pretrain.pth",
+        ),
+        // https://dl.fbaipublicfiles.com/vicreg/resnet50.pth
+        // Its stem pads by 1 and then by 2, which are the 3 zeros of everybody else.
+        self_supervised("resnet50.vicreg_in1k", "MIT", "2105.04906", "resnet50.pth"),
+        // https://dl.fbaipublicfiles.com/moco-v3/r-50-1000ep/r-50-1000ep.pth.tar
+        CheckpointEntry {
+            top_level_key: Some("state_dict"),
+            remap: hub::remap_moco_v3,
+            ignored: &[
+                "*.num_batches_tracked",
+                "fc.*",
+                "module.momentum_encoder.*",
+                "module.predictor.*",
+            ],
+            ..self_supervised(
+                "resnet50.mocov3_in1k",
+                "CC-BY-NC-4.0",
+                "2104.02057",
+                "r-50-1000ep.pth.tar",
+            )
+        },
+        // https://dl.fbaipublicfiles.com/sscd-copy-detection/
+        sscd(
+            "resnet50_sscd.imagenet_mixup",
+            hub::imagenet_1k_self_supervised(),
+            "sscd_imagenet_mixup.torchvision.pt",
+        ),
+        sscd(
+            "resnet50_sscd.disc_mixup",
+            hub::disc_2021(),
+            "sscd_disc_mixup.torchvision.pt",
+        ),
     ]
 }

@@ -494,9 +494,10 @@ fn timm_s_own_names_pass_every_remap_unchanged_and_unignored() {
         };
         for expected in weights::expected(&(architecture.init)(&options, &device)) {
             assert_eq!((entry.remap)(&expected.name), expected.name, "{name}");
-            let ignores = |pattern: &&&str| match pattern.strip_prefix('*') {
-                Some(suffix) => expected.name.ends_with(suffix),
-                None => expected.name == ***pattern,
+            let ignores = |pattern: &&&str| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+                (Some(suffix), _) => expected.name.ends_with(suffix),
+                (None, Some(prefix)) => expected.name.starts_with(prefix),
+                (None, None) => expected.name == ***pattern,
             };
             assert_eq!(
                 entry.ignored.iter().find(ignores),

@@ -135,6 +135,10 @@ macro_rules! each {
 pub(crate) use each;
 
 impl Operation for Activation {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
     fn reads(&self, _index: usize) -> bool {
         !self.is_told_by_output()
     }
@@ -201,6 +205,10 @@ pub fn add_relu<const D: usize>(x: Tensor<D>, shortcut: Tensor<D>) -> Tensor<D> 
 struct AddRelu;
 
 impl Operation for AddRelu {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
     fn reads(&self, _index: usize) -> bool {
         false
     }
@@ -246,6 +254,10 @@ pub fn add<const D: usize>(x: Tensor<D>, shortcut: Tensor<D>) -> Tensor<D> {
 struct Add;
 
 impl Operation for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
     fn reads(&self, _index: usize) -> bool {
         false
     }

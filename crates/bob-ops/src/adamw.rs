@@ -11,6 +11,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 #[cfg(feature = "flex")]
 use crate::flex::adamw as kernels;
+use crate::profile::{Pass, timed};
 
 /// AdamW (Loshchilov and Hutter, arXiv:1711.05101) with PyTorch's arithmetic and defaults.
 ///
@@ -83,22 +84,25 @@ impl Optimizer for AdamW {
         let state = state.unwrap_or_else(|| AdaptiveMomentumState::new(0, grad.zeros_like(), grad.zeros_like()));
         let time = state.time + 1;
         let factors = self.factors(lr, time);
-        let (tensor, moment_1, moment_2) = if has_kernel(&tensor.device(), tensor.dtype()) {
-            let (tensor, moment_1, moment_2) = Dispatch::adamw(
-                factors,
-                tensor.into_dispatch(),
-                grad.into_dispatch(),
-                state.moment_1.into_dispatch(),
-                state.moment_2.into_dispatch(),
-            );
-            (
-                Tensor::from_dispatch(tensor),
-                Tensor::from_dispatch(moment_1),
-                Tensor::from_dispatch(moment_2),
-            )
-        } else {
-            reference(factors, tensor, grad, state.moment_1, state.moment_2)
+        let step = || {
+            if has_kernel(&tensor.device(), tensor.dtype()) {
+                let (tensor, moment_1, moment_2) = Dispatch::adamw(
+                    factors,
+                    tensor.into_dispatch(),
+                    grad.into_dispatch(),
+                    state.moment_1.into_dispatch(),
+                    state.moment_2.into_dispatch(),
+                );
+                (
+                    Tensor::from_dispatch(tensor),
+                    Tensor::from_dispatch(moment_1),
+                    Tensor::from_dispatch(moment_2),
+                )
+            } else {
+                reference(factors, tensor, grad, state.moment_1, state.moment_2)
+            }
         };
+        let (tensor, moment_1, moment_2) = timed("adamw", Pass::Forward, step);
         (tensor, Some(AdaptiveMomentumState::new(time, moment_1, moment_2)))
     }
 

@@ -114,6 +114,10 @@ struct Attention {
 }
 
 impl Operation for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
     fn reads(&self, _index: usize) -> bool {
         true
     }

@@ -46,23 +46,29 @@ impl Default for Conv2dOptions {
 impl Conv2dOptions {
     /// As `conv` lays its kernel over a map of `input` `[height, width]`.
     pub fn of(conv: &Conv2d, input: [usize; 2]) -> Self {
-        let padding = match &conv.padding {
+        let options = Self {
+            stride: conv.stride,
+            padding: [[0, 0]; 2],
+            dilation: conv.dilation,
+            groups: conv.groups,
+        };
+        options.padded(&conv.padding, conv.kernel_size, input)
+    }
+
+    /// The same with the zeros that `padding` adds for a kernel of `kernel` over a map of `input`.
+    pub fn padded(self, padding: &PaddingConfig2d, kernel: [usize; 2], input: [usize; 2]) -> Self {
+        let padding = match padding {
             PaddingConfig2d::Valid => [[0, 0]; 2],
             PaddingConfig2d::Explicit(top, left, bottom, right) => [[*top, *bottom], [*left, *right]],
             // TensorFlow's: as many outputs as strides fit, the odd zero at the end.
             PaddingConfig2d::Same => std::array::from_fn(|axis| {
-                let outputs = input[axis].div_ceil(conv.stride[axis]);
-                let reach = conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1;
-                let needed = (outputs.saturating_sub(1) * conv.stride[axis] + reach).saturating_sub(input[axis]);
+                let outputs = input[axis].div_ceil(self.stride[axis]);
+                let reach = self.dilation[axis] * (kernel[axis] - 1) + 1;
+                let needed = (outputs.saturating_sub(1) * self.stride[axis] + reach).saturating_sub(input[axis]);
                 [needed / 2, needed - needed / 2]
             }),
         };
-        Self {
-            stride: conv.stride,
-            padding,
-            dilation: conv.dilation,
-            groups: conv.groups,
-        }
+        Self { padding, ..self }
     }
 
     /// Height and width of the output for a map of `input` and a kernel of `kernel`.
@@ -155,6 +161,14 @@ struct Conv {
 }
 
 impl Operation for Conv {
+    fn name(&self) -> &'static str {
+        if self.options.groups > 1 {
+            "conv2d, grouped"
+        } else {
+            "conv2d"
+        }
+    }
+
     fn reads(&self, index: usize) -> bool {
         index < 2
     }

@@ -59,6 +59,10 @@ pub(crate) fn reference(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
 struct CrossEntropy;
 
 impl Operation for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
     fn reads(&self, _index: usize) -> bool {
         false
     }

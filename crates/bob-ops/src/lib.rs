@@ -50,6 +50,7 @@ pub use pool::{gate_channels, max_pool2d, mean_pool};
 pub use windows::Windows;
 
 pub mod nn;
+pub mod profile;
 
 #[cfg(all(test, feature = "flex"))]
 mod tests;

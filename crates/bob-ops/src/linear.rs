@@ -65,6 +65,10 @@ struct Linear {
 }
 
 impl Operation for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
     fn reads(&self, index: usize) -> bool {
         index < 2
     }

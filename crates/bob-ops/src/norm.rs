@@ -94,6 +94,10 @@ pub(crate) fn reference(
 struct Moments;
 
 impl Operation for Moments {
+    fn name(&self) -> &'static str {
+        "batch_norm"
+    }
+
     fn reads(&self, _index: usize) -> bool {
         false
     }
@@ -131,6 +135,10 @@ struct BatchNorm {
 }
 
 impl Operation for BatchNorm {
+    fn name(&self) -> &'static str {
+        "batch_norm"
+    }
+
     fn reads(&self, _index: usize) -> bool {
         true
     }
@@ -231,6 +239,10 @@ struct LayerNorm {
 }
 
 impl Operation for LayerNorm {
+    fn name(&self) -> &'static str {
+        "layer_norm"
+    }
+
     fn reads(&self, index: usize) -> bool {
         index < 2
     }

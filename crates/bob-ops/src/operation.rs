@@ -18,10 +18,15 @@ use burn::backend::{Autodiff, Backend, Dispatch, DispatchDevice, DispatchTensor,
 use burn::backend::{Flex, flex::FlexTensor};
 use burn::tensor::{DType, Device, Tensor};
 
+use crate::profile::{Pass, timed};
+
 /// A differentiable function of one to four tensors with kernels of its own.
 ///
 /// Inputs come in one order everywhere; those that an instance does not use (a bias, say) are left out at the end.
 pub(crate) trait Operation: Clone + Debug + Send + Sync + 'static {
+    /// What a profile calls it.
+    fn name(&self) -> &'static str;
+
     /// Whether the backward pass reads input `index`.
     fn reads(&self, index: usize) -> bool;
 
@@ -162,7 +167,7 @@ apply!([] LibTorch, plain::<LibTorch, O, _>);
 apply!([B: Kernels + Apply, C: CheckpointStrategy] Autodiff<B, C>, recorded::<B, C, O, _>);
 
 fn plain<B: Kernels, O: Operation, const N: usize>(operation: O, inputs: [FloatTensor<B>; N]) -> FloatTensor<B> {
-    B::run(&operation, inputs.into())
+    timed(operation.name(), Pass::Forward, || B::run(&operation, inputs.into()))
 }
 
 fn recorded<B: Kernels, C: CheckpointStrategy, O: Operation, const N: usize>(
@@ -182,13 +187,13 @@ fn recorded<B: Kernels, C: CheckpointStrategy, O: Operation, const N: usize>(
                 (B::KEEPS_INPUTS && operation.reads(index)).then(|| prep.checkpoint(&inputs[index]))
             });
             let inputs = inputs.map(|input| input.into_primitive()).into();
-            let (output, kept) = B::run_and_keep(&operation, inputs);
+            let (output, kept) = timed(operation.name(), Pass::Forward, || B::run_and_keep(&operation, inputs));
             let state = State { operation, read, kept };
             prep.finish(state, output)
         }
         OpsKind::UnTracked(prep) => {
             let inputs = inputs.map(|input| input.into_primitive()).into();
-            prep.finish(B::run(&operation, inputs))
+            prep.finish(timed(operation.name(), Pass::Forward, || B::run(&operation, inputs)))
         }
     }
 }
@@ -221,7 +226,9 @@ impl<B: Kernels, O: Operation, const N: usize> Backward<B, N> for Rule<O> {
             .map(|node| node.map(|node| checkpointer.retrieve_node_output::<FloatTensor<B>>(node)))
             .into();
         let wanted = ops.parents.each_ref().map(Option::is_some).into();
-        let found = B::differentiate(&operation, kept, inputs, grad, wanted);
+        let found = timed(operation.name(), Pass::Backward, || {
+            B::differentiate(&operation, kept, inputs, grad, wanted)
+        });
         for (parent, grad) in ops.parents.into_iter().zip(found) {
             if let (Some(parent), Some(grad)) = (parent, grad) {
                 grads.register::<B>(parent.id, grad);

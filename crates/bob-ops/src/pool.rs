@@ -71,6 +71,10 @@ impl MaxPool {
 }
 
 impl Operation for MaxPool {
+    fn name(&self) -> &'static str {
+        "max_pool2d"
+    }
+
     fn reads(&self, _index: usize) -> bool {
         true
     }
@@ -120,6 +124,10 @@ pub fn mean_pool(x: Tensor<3>) -> Tensor<2> {
 struct MeanPool;
 
 impl Operation for MeanPool {
+    fn name(&self) -> &'static str {
+        "mean_pool"
+    }
+
     // Only its shape is read, and a handle to it costs nothing that the layer before does not keep.
     fn reads(&self, _index: usize) -> bool {
         true
@@ -165,6 +173,10 @@ pub fn gate_channels(x: Tensor<3>, gate: Tensor<2>) -> Tensor<3> {
 struct Gate;
 
 impl Operation for Gate {
+    fn name(&self) -> &'static str {
+        "gate_channels"
+    }
+
     fn reads(&self, _index: usize) -> bool {
         true
     }

@@ -130,6 +130,10 @@ impl Windows {
 struct Partition(Windows);
 
 impl Operation for Partition {
+    fn name(&self) -> &'static str {
+        "windows"
+    }
+
     fn reads(&self, _index: usize) -> bool {
         false
     }
@@ -168,6 +172,10 @@ impl Operation for Partition {
 struct Merge(Windows);
 
 impl Operation for Merge {
+    fn name(&self) -> &'static str {
+        "windows"
+    }
+
     fn reads(&self, _index: usize) -> bool {
         false
     }

@@ -49,10 +49,12 @@ impl Candidate {
         // `swinv2_micro_window7_224` has no checkpoint, but is of the family of those that begin like it.
         let stem = |architecture: &str| architecture.split('_').next().map(str::to_owned);
         let family = |architecture: &Architecture| {
+            let own = |entry: &&CheckpointEntry| entry.checkpoint.architecture == architecture.name;
             let like = |entry: &&CheckpointEntry| stem(&entry.checkpoint.architecture) == stem(architecture.name);
             pretrained
                 .iter()
-                .find(like)
+                .find(own)
+                .or_else(|| pretrained.iter().find(like))
                 .map(|entry| entry.checkpoint.family.clone())
                 .unwrap_or_default()
         };

@@ -6,7 +6,11 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use bob_core::device::{BackendName, Precision, float_dtype, select};
 use bob_core::{Autocast, Backbone};
-use bob_efficiency::{Measurement, Protocol, StepSeconds, TrainMeasurement, measure, measure_training, protocols};
+use bob_efficiency::{
+    Measurement, Profile, Protocol, StepSeconds, TrainMeasurement, measure, measure_training, profile_inference,
+    profile_training, protocols,
+};
+use bob_models::AnyBackbone;
 use bob_stats::{Bootstrap, Interval, Metric};
 use burn::tensor::Device;
 use serde_json::{Value, json};
@@ -19,10 +23,16 @@ use crate::worker::provide::Store;
 
 /// Time the backbone and print what came out.
 pub fn run(args: &Measure) -> Result<ExitCode> {
+    let backend: BackendName = args.backend.as_str().parse()?;
+    if args.profile && backend == BackendName::Wgpu {
+        return Err(Usage(
+            "--profile: `wgpu` computes later than it is asked, so no clock fits an operation".to_owned(),
+        )
+        .into());
+    }
     if args.grad_checkpointing && args.mode != Mode::Train {
         return Err(Usage("--grad-checkpointing is of `--mode train`".to_owned()).into());
     }
-    let backend: BackendName = args.backend.as_str().parse()?;
     let precision: Precision = args.dtype.parse().map_err(|error| Usage(format!("--dtype: {error}")))?;
     backend.check(precision).map_err(|error| Usage(error.to_string()))?;
     let device = select(backend)?;
@@ -42,6 +52,39 @@ pub fn run(args: &Measure) -> Result<ExitCode> {
     let weights = Store::new(false)?.weights(&candidate)?;
     let start = Instant::now();
     let load = |device: &Device| candidate.load(weights.as_deref(), 0, device);
+    if args.profile {
+        let device = match args.mode {
+            Mode::Infer => device.clone(),
+            Mode::Train => device.clone().autodiff(),
+        };
+        let mut backbone = load(&device)?;
+        check_grad_checkpointing(args, &candidate, &mut backbone)?;
+        let profile = match precision {
+            Precision::F32 => profiled(backbone, args, side, &protocol, &device)?,
+            Precision::Bf16 => profiled(Autocast::new(backbone, backend)?, args, side, &protocol, &device)?,
+        };
+        if args.json {
+            let mut result = json!({
+                "mode": match args.mode {
+                    Mode::Infer => "infer",
+                    Mode::Train => "train",
+                },
+                "batch": protocol.batch,
+                "size": side,
+                "passes": profile.passes,
+                "seconds": profile.seconds / profile.passes as f64,
+                "operations": rows(&profile),
+            });
+            let object = result.as_object_mut().context("a result is an object")?;
+            for (key, value) in setting(args, backend, precision, &device, &protocol) {
+                object.insert(key.to_owned(), value);
+            }
+            println!("{}", serde_json::to_string_pretty(&result)?);
+        } else {
+            print_profile(&profile);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let (metrics, mut result) = match args.mode {
         Mode::Infer => {
             let backbone = load(&device)?;
@@ -60,10 +103,7 @@ pub fn run(args: &Measure) -> Result<ExitCode> {
         Mode::Train => {
             let device = device.clone().autodiff();
             let mut backbone = load(&device)?;
-            if args.grad_checkpointing && !backbone.set_grad_checkpointing(true) {
-                let name = candidate.name();
-                return Err(Usage(format!("--grad-checkpointing: `{name}` cannot, or has batch norm")).into());
-            }
+            check_grad_checkpointing(args, &candidate, &mut backbone)?;
             let load_seconds = start.elapsed().as_secs_f64();
             let measurement = match precision {
                 Precision::F32 => measure_training(backbone, side, &protocol, &device)?,
@@ -105,6 +145,78 @@ fn infer<B: Backbone>(
     let backbone = if no_fuse { backbone } else { backbone.fuse() };
     let load_seconds = start.elapsed().as_secs_f64();
     Ok((measure(&backbone, side, protocol, device)?, load_seconds))
+}
+
+/// Set gradient checkpointing where it is asked for.
+fn check_grad_checkpointing(args: &Measure, candidate: &Candidate, backbone: &mut AnyBackbone) -> Result<()> {
+    if args.grad_checkpointing && !backbone.set_grad_checkpointing(true) {
+        let name = candidate.name();
+        return Err(Usage(format!("--grad-checkpointing: `{name}` cannot, or has batch norm")).into());
+    }
+    Ok(())
+}
+
+/// The profile of what `args` asks for.
+fn profiled<B: Backbone>(
+    backbone: B,
+    args: &Measure,
+    side: [usize; 2],
+    protocol: &Protocol,
+    device: &Device,
+) -> Result<Profile> {
+    Ok(match args.mode {
+        Mode::Infer if args.no_fuse => profile_inference(&backbone, side, protocol, device)?,
+        Mode::Infer => profile_inference(&backbone.fuse(), side, protocol, device)?,
+        Mode::Train => profile_training(backbone, side, protocol, device)?,
+    })
+}
+
+/// The operations of a profile as JSON, seconds of one pass.
+fn rows(profile: &Profile) -> Value {
+    let each = |seconds: f64| seconds / profile.passes as f64;
+    let mut rows: Vec<Value> = profile
+        .operations
+        .iter()
+        .map(|time| {
+            json!({
+                "operation": time.name,
+                "calls": time.calls / profile.passes as u64,
+                "forward": each(time.forward),
+                "backward": each(time.backward),
+                "share": time.total() / profile.seconds,
+            })
+        })
+        .collect();
+    rows.push(json!({
+        "operation": "burn's own and between",
+        "seconds": each(profile.rest()),
+        "share": profile.rest() / profile.seconds,
+    }));
+    Value::Array(rows)
+}
+
+fn print_profile(profile: &Profile) {
+    let each = |seconds: f64| 1e3 * seconds / profile.passes as f64;
+    let share = |seconds: f64| 100.0 * seconds / profile.seconds;
+    println!("| operation | calls | forward ms | backward ms | share |");
+    println!("|---|---|---|---|---|");
+    for time in &profile.operations {
+        println!(
+            "| {} | {} | {:.1} | {:.1} | {:.1} % |",
+            time.name,
+            time.calls / profile.passes as u64,
+            each(time.forward),
+            each(time.backward),
+            share(time.total())
+        );
+    }
+    let rest = profile.rest();
+    println!(
+        "| burn's own and between | | {:.1} | | {:.1} % |",
+        each(rest),
+        share(rest)
+    );
+    println!("| all | | {:.1} | | 100 % |", each(profile.seconds));
 }
 
 fn print_table(metrics: &[Metric]) {

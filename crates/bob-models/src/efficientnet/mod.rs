@@ -8,33 +8,19 @@ mod blocks;
 mod checkpoints;
 
 use bob_core::{Backbone, CostCounter, FeatureInfo};
+use bob_ops::{Epilogue, nn};
 use burn::config::Config;
 use burn::module::{Module, ParamId, list_param_ids};
 use burn::nn::conv::Conv2d;
 use burn::nn::{BatchNorm, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 
-use crate::layers::{batch_norm, channels_first, channels_last, conv_norm, conv2d, count_conv, fold, global_avg_pool};
+use crate::layers::{
+    Activation, batch_norm, channels_first, channels_last, conv_norm, conv2d, count_conv, fold, global_avg_pool,
+    make_divisible,
+};
 use crate::registry::{Architecture, Family, InitOptions};
 use blocks::Block;
-
-/// The activation function of an [`EfficientNet`].
-#[derive(Config, Debug, PartialEq, Eq, Copy)]
-pub enum Activation {
-    /// `min(max(x, 0), 6)`.
-    Relu6,
-    /// `x * sigmoid(x)`, also called swish.
-    Silu,
-}
-
-impl From<Activation> for bob_ops::Activation {
-    fn from(activation: Activation) -> Self {
-        match activation {
-            Activation::Relu6 => Self::Relu6,
-            Activation::Silu => Self::Silu,
-        }
-    }
-}
 
 /// A stage of an [`EfficientNet`]: a run of like blocks, of which the first may change the shape.
 #[derive(Config, Debug, PartialEq, Eq)]
@@ -170,16 +156,6 @@ fn efficientnet_stages(width: f64, depth: f64) -> Vec<StageConfig> {
     ]
 }
 
-/// The multiple of 8 nearest to `channels`, but not more than a tenth below it.
-fn make_divisible(channels: f64) -> usize {
-    let nearest = (((channels + 4.0) / 8.0) as usize * 8).max(8);
-    if (nearest as f64) < 0.9 * channels {
-        nearest + 8
-    } else {
-        nearest
-    }
-}
-
 /// A network of inverted residual blocks.
 #[derive(Module, Debug)]
 pub struct EfficientNet {
@@ -265,7 +241,9 @@ impl Backbone for EfficientNet {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.classifier.as_ref().map(|classifier| classifier.forward(embedding))
+        self.classifier
+            .as_ref()
+            .map(|classifier| nn::linear(classifier, embedding, Epilogue::none()))
     }
 
     /// Any size fits: EfficientNet-Lite2 was trained at 260 pixels.

@@ -254,7 +254,10 @@ impl Backbone for SwinTransformerV2 {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.head.fc.as_ref().map(|fc| fc.forward(embedding))
+        self.head
+            .fc
+            .as_ref()
+            .map(|fc| nn::linear(fc, embedding, Epilogue::none()))
     }
 
     fn size_divisibility(&self) -> usize {

@@ -1,8 +1,8 @@
 //! Vision transformers: patches as tokens.
 //!
 //! Paper: Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv 2010.11929; reference
-//! `timm/models/vision_transformer.py` (1.0.31). DeiT, DINO, MAE and CLIP's image tower are checkpoints or
-//! settings of the same network.
+//! `timm/models/vision_transformer.py` (1.0.31). DeiT, DINO, DINOv2, MAE, MoCo v3 and CLIP's image tower are
+//! checkpoints or settings of the same network.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use bob_ops::{Epilogue, attention, checkpoint, linear, mean_pool, nn};
 use burn::config::Config;
 use burn::module::{Module, Param, ParamId, list_param_ids};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear};
-use burn::tensor::{Device, Tensor, activation, s};
+use burn::tensor::{Device, Tensor, TensorData, activation, s};
 
 use crate::mlp::{Mlp, scale_outputs, scaled_linear};
 use crate::patch_embed::PatchEmbed;
@@ -22,7 +22,7 @@ mod table;
 pub(crate) use table::FAMILY;
 
 /// Blocks whose outputs timm's `features_only=True` gives: the last ones.
-const OUT_INDICES: usize = 3;
+pub(crate) const OUT_INDICES: usize = 3;
 
 /// How the tokens become one embedding.
 #[derive(Config, Debug, Copy, PartialEq, Eq)]
@@ -69,10 +69,26 @@ pub struct VisionTransformerConfig {
     /// Epsilon of every norm.
     #[config(default = 1e-6)]
     pub norm_epsilon: f64,
+    /// Outputs of the first layer of a perceptron as a multiple of the width.
+    #[config(default = 4.0)]
+    pub mlp_ratio: f64,
+    /// Whether the perceptrons are gated (timm: `mlp_layer=SwiGLUPacked`); their second layer then has half the inputs.
+    #[config(default = false)]
+    pub swiglu: bool,
+    /// Whether the position embedding is the fixed one of MoCo v3 and not learnt.
+    #[config(default = false)]
+    pub sincos_pos_embed: bool,
+    /// Blocks whose outputs are the maps, in order; nothing for the last three, as timm has it.
+    #[config(default = "Vec::new()")]
+    pub out_indices: Vec<usize>,
 }
 
 impl VisionTransformerConfig {
     /// Initialise the network on `device`.
+    ///
+    /// # Panics
+    /// Where `out_indices` names a block that there is not, or the width is no multiple of 4 and the position embedding
+    /// is fixed.
     pub fn init(&self, device: &Device) -> VisionTransformer {
         let dim = self.embed_dim;
         let norm = |wanted: bool| wanted.then(|| self.norm(device));
@@ -82,7 +98,12 @@ impl VisionTransformerConfig {
         VisionTransformer {
             cls_token: token.init([1, 1, dim], device),
             reg_token: (self.reg_tokens > 0).then(|| token.init([1, self.reg_tokens, dim], device)),
-            pos_embed: init::NORMAL.init([1, prefix + grid[0] * grid[1], dim], device),
+            pos_embed: if self.sincos_pos_embed {
+                let embedding = sincos_position_embedding(prefix, grid, dim, device);
+                Param::from_tensor(embedding).set_require_grad(false)
+            } else {
+                init::NORMAL.init([1, prefix + grid[0] * grid[1], dim], device)
+            },
             patch_embed: PatchEmbed::new(self.patch_size, dim, !self.pre_norm, device),
             norm_pre: norm(self.pre_norm),
             blocks: (0..self.depth).map(|_| Block::new(self, device)).collect(),
@@ -91,8 +112,10 @@ impl VisionTransformerConfig {
             head: (self.num_classes > 0).then(|| init::linear(dim, self.num_classes, true, device)),
             grid,
             no_embed_class: self.no_embed_class,
+            is_pos_embed_fixed: self.sincos_pos_embed,
             norm_epsilon: self.norm_epsilon,
             grad_checkpointing: false,
+            out_indices: out_indices(&self.out_indices, self.depth),
         }
     }
 
@@ -120,8 +143,53 @@ pub struct VisionTransformer {
     head: Option<Linear>,
     grid: [usize; 2],
     no_embed_class: bool,
+    is_pos_embed_fixed: bool,
     norm_epsilon: f64,
     grad_checkpointing: bool,
+    #[module(skip)]
+    out_indices: Vec<usize>,
+}
+
+/// The blocks whose outputs are maps, ascending: those asked for, or the last three of `depth`.
+///
+/// # Panics
+/// Where a block asked for does not exist, or they do not ascend.
+pub(crate) fn out_indices(wanted: &[usize], depth: usize) -> Vec<usize> {
+    assert!(
+        wanted.is_sorted_by(|a, b| a < b) && wanted.iter().all(|&block| block < depth),
+        "out_indices {wanted:?} of {depth} blocks"
+    );
+    if wanted.is_empty() {
+        (depth.saturating_sub(OUT_INDICES)..depth).collect()
+    } else {
+        wanted.to_vec()
+    }
+}
+
+/// The fixed position embedding of MoCo v3 (arXiv:2104.02057; `vits.py` of github.com/facebookresearch/moco-v3): sine
+/// and cosine of the row, then of the column, at a quarter of `dim` frequencies each, and zeros for the prefix.
+///
+/// # Shapes
+///   - output: `[1, prefix + grid[0] * grid[1], dim]`
+///
+/// # Panics
+/// Where `dim` is no multiple of 4.
+fn sincos_position_embedding(prefix: usize, grid: [usize; 2], dim: usize, device: &Device) -> Tensor<3> {
+    const TEMPERATURE: f64 = 10_000.0;
+    assert_eq!(dim % 4, 0, "a fixed position embedding of width {dim}");
+    let frequencies: Vec<f64> = (0..dim / 4)
+        .map(|i| TEMPERATURE.powf(-(i as f64) / (dim / 4) as f64))
+        .collect();
+    let mut values = vec![0.0_f32; prefix * dim];
+    for (row, column) in (0..grid[0]).flat_map(|row| (0..grid[1]).map(move |column| (row, column))) {
+        for at in [row, column] {
+            let angles = || frequencies.iter().map(|frequency| at as f64 * frequency);
+            values.extend(angles().map(|angle| angle.sin() as f32));
+            values.extend(angles().map(|angle| angle.cos() as f32));
+        }
+    }
+    let tokens = prefix + grid[0] * grid[1];
+    Tensor::from_data(TensorData::new(values, [1, tokens, dim]), device)
 }
 
 #[derive(Module, Debug)]
@@ -157,7 +225,8 @@ impl VisionTransformer {
         let [_, _, patch_h, patch_w] = self.patch_embed.proj.weight.lazy_shape().dims::<4>();
         let grid = [input_size[0] / patch_h, input_size[1] / patch_w];
         if grid != self.grid {
-            self.pos_embed = Param::from_tensor(self.position_embedding(grid).detach());
+            let resized = Param::from_tensor(self.position_embedding(grid).detach());
+            self.pos_embed = resized.set_require_grad(!self.is_pos_embed_fixed);
             self.grid = grid;
         }
         self
@@ -228,6 +297,7 @@ impl VisionTransformer {
 impl Block {
     fn new(config: &VisionTransformerConfig, device: &Device) -> Self {
         let dim = config.embed_dim;
+        let hidden = (dim as f64 * config.mlp_ratio) as usize;
         let scale = || {
             config.init_values.map(|value| LayerScale {
                 gamma: Initializer::Constant { value }.init([dim], device),
@@ -242,7 +312,11 @@ impl Block {
             },
             ls1: scale(),
             norm2: config.norm(device),
-            mlp: Mlp::new(dim, 4 * dim, device),
+            mlp: if config.swiglu {
+                Mlp::gated(dim, hidden, device)
+            } else {
+                Mlp::new(dim, hidden, device)
+            },
             ls2: scale(),
             norm_epsilon: config.norm_epsilon,
         }
@@ -334,11 +408,10 @@ impl Attention {
 }
 
 impl Backbone for VisionTransformer {
-    /// The last three blocks, which is what timm's `features_only=True` takes.
     fn feature_info(&self) -> Vec<FeatureInfo> {
         let [patch, _] = self.patch_embed.proj.kernel_size;
-        let depth = self.blocks.len();
-        (depth.saturating_sub(OUT_INDICES)..depth)
+        self.out_indices
+            .iter()
             .map(|i| FeatureInfo::new(self.num_features(), patch, format!("blocks.{i}")))
             .collect()
     }
@@ -347,15 +420,14 @@ impl Backbone for VisionTransformer {
         self.cls_token.lazy_shape()[2]
     }
 
-    /// The patch tokens of the last three blocks as maps, without the final norm.
+    /// The patch tokens of the blocks of `out_indices` as maps, without the final norm.
     fn forward_intermediates(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
         let (mut x, [height, width]) = self.forward_embed(images);
         let [batch, _, dim] = x.dims();
-        let skipped = self.blocks.len().saturating_sub(OUT_INDICES);
-        let mut maps = Vec::with_capacity(OUT_INDICES);
+        let mut maps = Vec::with_capacity(self.out_indices.len());
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(x);
-            if i >= skipped {
+            if self.out_indices.contains(&i) {
                 let patches = x.clone().slice(s![.., self.num_prefix_tokens().., ..]);
                 maps.push(patches.swap_dims(1, 2).reshape([batch, dim, height, width]));
             }
@@ -388,7 +460,9 @@ impl Backbone for VisionTransformer {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.head.as_ref().map(|head| head.forward(embedding))
+        self.head
+            .as_ref()
+            .map(|head| nn::linear(head, embedding, Epilogue::none()))
     }
 
     fn set_grad_checkpointing(&mut self, enable: bool) -> bool {

@@ -63,24 +63,24 @@ impl ModuleVisitor for Visitor {
     }
 }
 
-/// The tensors of `named` that `expected` asks for, by name, where they are all there and nothing is left over that
-/// `is_explained` does not know.
+/// The tensors of `named` that `expected` asks for and the shapes it gives them, by name, where they are all there and
+/// nothing is left over that `is_explained` does not know.
 pub(super) fn fit(
     expected: &[Expected],
     named: &mut BTreeMap<String, Keyed>,
     mut is_explained: impl FnMut(&str) -> bool,
-) -> Result<BTreeMap<String, Keyed>, WeightsErrorKind> {
+) -> Result<BTreeMap<String, (Keyed, Shape)>, WeightsErrorKind> {
     let mut misfit = Misfit::default();
     let mut matched = BTreeMap::new();
     for Expected { name, shape } in expected {
         match named.remove(name) {
             None => misfit.missing.push(name.clone()),
-            Some(keyed) if keyed.tensor.shape != *shape => {
+            Some(keyed) if !fits(&keyed.tensor.shape, shape) => {
                 misfit.shapes.push((name.clone(), keyed.tensor.shape, shape.clone()));
             }
             Some(keyed) if !keyed.tensor.dtype.is_float() => misfit.dtypes.push((name.clone(), keyed.tensor.dtype)),
             Some(keyed) => {
-                matched.insert(name.clone(), keyed);
+                matched.insert(name.clone(), (keyed, shape.clone()));
             }
         }
     }
@@ -90,4 +90,9 @@ pub(super) fn fit(
     } else {
         Err(WeightsErrorKind::Misfit(misfit))
     }
+}
+
+/// Whether a tensor of `found` is one of `expected`: PyTorch has tensors without a dimension, burn's have at least one.
+fn fits(found: &Shape, expected: &Shape) -> bool {
+    found == expected || (found.num_dims() == 0 && expected.num_dims() == 1 && expected.num_elements() == 1)
 }

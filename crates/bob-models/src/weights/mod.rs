@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::module::Module;
 use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
 use burn::store::{BurnToPyTorchAdapter, ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore, bridge};
-use burn::tensor::{DType, TensorData};
+use burn::tensor::{DType, Shape, TensorData};
 use sha2::{Digest, Sha256};
 
 use crate::{AnyBackbone, CheckpointEntry};
@@ -37,7 +37,8 @@ pub struct LoadOptions<'a> {
     pub top_level_key: Option<&'a str>,
     /// The file's key to the module's name for it.
     pub remap: fn(&str) -> String,
-    /// Names (after the remap) that the module has no place for, on purpose: exact, or a suffix after `*`.
+    /// Names (after the remap) that the module has no place for, on purpose: exact, a suffix after `*`, or a prefix
+    /// before `*`.
     pub ignored: &'a [&'a str],
     /// Python names (`argparse.Namespace`) that the pickle of a `.pth` may hold besides what tensors need.
     /// They are skipped, never run.
@@ -115,7 +116,7 @@ fn read_into<M: Module>(
     let mut dtypes = Vec::new();
     let fault = Fault::default();
     let mut checked = Vec::new();
-    for (name, Keyed { key, tensor }) in matched {
+    for (name, (Keyed { key, tensor }, shape)) in matched {
         // A view that repeats its storage can claim any size; so can a compressed archive.
         if tensor.byte_len() as u64 > opened.len {
             return Err(WeightsErrorKind::TooLarge {
@@ -127,7 +128,7 @@ fn read_into<M: Module>(
         if !dtypes.contains(&tensor.dtype) {
             dtypes.push(tensor.dtype);
         }
-        checked.push(checked_float32(name, key, tensor, fault.clone()));
+        checked.push(checked_float32(name, key, tensor, shape, fault.clone()));
     }
     let report = LoadReport {
         format: opened.format,
@@ -177,9 +178,10 @@ fn rename(tensors: Vec<PackTensor>, remap: fn(&str) -> String) -> Result<BTreeMa
 }
 
 fn is_ignored(name: &str, ignored: &[&str]) -> bool {
-    ignored.iter().any(|pattern| match pattern.strip_prefix('*') {
-        Some(suffix) => name.ends_with(suffix),
-        None => name == *pattern,
+    ignored.iter().any(|pattern| {
+        let suffix = pattern.strip_prefix('*').map(|suffix| name.ends_with(suffix));
+        let prefix = pattern.strip_suffix('*').map(|prefix| name.starts_with(prefix));
+        suffix.or(prefix).unwrap_or(name == *pattern)
     })
 }
 
@@ -193,18 +195,20 @@ impl Fault {
     }
 }
 
-/// `tensor` as float32 under `name`, its values checked when they are read.
-fn checked_float32(name: String, key: String, tensor: PackTensor, fault: Fault) -> PackTensor {
-    let shape = tensor.shape.clone();
-    bridge::deferred(name, DType::F32, shape, None, move || {
+/// `tensor` as float32 of `shape` under `name`, its values checked when they are read.
+fn checked_float32(name: String, key: String, tensor: PackTensor, shape: Shape, fault: Fault) -> PackTensor {
+    bridge::deferred(name, DType::F32, shape.clone(), None, move || {
         if fault.lock().is_some() {
             return Err(PackError::ValidationError("an earlier tensor is at fault".to_owned()));
         }
-        read_float32(&key, &tensor).map_err(|kind| {
-            let message = kind.to_string();
-            *fault.lock() = Some(kind);
-            PackError::ValidationError(message)
-        })
+        match read_float32(&key, &tensor) {
+            Ok(data) => Ok(TensorData::from_bytes(data.into_bytes(), shape.clone(), DType::F32)),
+            Err(kind) => {
+                let message = kind.to_string();
+                *fault.lock() = Some(kind);
+                Err(PackError::ValidationError(message))
+            }
+        }
     })
 }
 
