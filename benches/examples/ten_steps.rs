@@ -19,7 +19,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use bob_core::check_input_size;
 use bob_core::device::{BackendName, select};
-use bob_efficiency::Training;
+use bob_efficiency::LEARNING_RATE;
 use bob_models::weights::{LoadOptions, load_module, save};
 use bob_models::{InitOptions, architectures};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -49,10 +49,10 @@ fn main() -> Result<()> {
     let (backbone, _) = load_module(skeleton, Path::new(weights), &LoadOptions::default())?;
     check_input_size(&backbone, [height, width])?;
 
-    let mut training = Training::new(backbone, &device);
+    let mut training = bob_efficiency::training(backbone, &device);
     for _ in 0..STEPS {
-        let (next, loss, _) = training.step(images.clone(), targets.clone())?;
-        training = next;
+        let loss;
+        (training, loss) = training.step(images.clone(), targets.clone(), LEARNING_RATE, 0.0);
         println!("{}", loss.into_scalar::<f32>());
     }
     Ok(save(&training.into_backbone(), Path::new(output))?)

@@ -28,7 +28,7 @@ type Init = fn(&Device) -> AnyBackbone;
 fn members() -> Vec<(&'static str, Init)> {
     vec![
         ("resnet_bottleneck_d", |device| {
-            ResNetConfig::new(BlockType::Bottleneck, [1, 1, 1, 2])
+            ResNetConfig::new([BlockType::Bottleneck; 4], [1, 1, 1, 2])
                 .with_channels([4, 4, 8, 8])
                 .with_stem_type(StemType::Deep)
                 .with_stem_width(8)

@@ -12,6 +12,8 @@ use crate::places;
 
 /// Crates of tasks: siblings that see no model and not each other.
 const TASKS: [&str; 4] = ["bob-classification", "bob-retrieval", "bob-ood", "bob-efficiency"];
+/// The crate that they train with, which sees neither.
+const TRAIN: &str = "bob-train";
 /// Crates that read and rank records without a tensor library.
 const NO_TENSORS: [&str; 2] = ["bob-stats", "bob-report"];
 /// Features that link a backend.
@@ -87,7 +89,7 @@ fn violations(root: &Path) -> Result<Vec<String>> {
 /// What a crate may depend on, dev-dependencies aside.
 fn dependencies(workspace: &Workspace) -> Vec<String> {
     let mut violations = Vec::new();
-    for task in TASKS {
+    for task in TASKS.into_iter().chain([TRAIN]) {
         let reached = workspace.reached_from(task);
         for other in TASKS
             .iter()
@@ -95,7 +97,7 @@ fn dependencies(workspace: &Workspace) -> Vec<String> {
             .filter(|other| **other != task && reached.contains(**other))
         {
             violations.push(format!(
-                "`{task}` depends on `{other}`: a task crate sees neither models nor other tasks"
+                "`{task}` depends on `{other}`: a task crate and `{TRAIN}` see neither models nor other tasks"
             ));
         }
     }
@@ -451,6 +453,11 @@ mod tests {
             &[("bob-ood", "bob-retrieval")],
             ood(),
             &["`bob-ood` depends on `bob-retrieval`"],
+        );
+        check(
+            &[("bob-train", "bob-models")],
+            vec![package("bob-train", &[])],
+            &["`bob-train` depends on `bob-models`"],
         );
         check(
             &[("bob-stats", "x"), ("x", "burn-tensor")],

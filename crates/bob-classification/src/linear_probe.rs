@@ -1,8 +1,7 @@
 //! A linear probe whose whole grid of learning rates and weight decays is trained at once on cached embeddings.
 
-use std::f64::consts::PI;
-
 use bob_core::Embeddings;
+use bob_train::warmup_cosine;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -135,25 +134,15 @@ fn train_on(
         .flat_map(|epoch| epoch.chunks(settings.batch_size))
         .collect();
     let warmup = train.len().div_ceil(settings.batch_size) * settings.warmup_epochs;
+    let steps = batches.len();
     let course = Course {
-        schedule: schedule(batches.len(), warmup),
+        schedule: (0..steps)
+            .map(|step| warmup_cosine(step, warmup, steps) as f32)
+            .collect(),
         batches,
         momentum: settings.momentum as f32,
     };
     train_heads(train, validation, classes, grid, &course)
-}
-
-/// Factors of the learning rate: a linear rise to 1 over `warmup` steps, then a cosine to 0.
-fn schedule(steps: usize, warmup: usize) -> Vec<f32> {
-    (0..steps)
-        .map(|step| {
-            let factor = match step.checked_sub(warmup) {
-                None => (step + 1) as f64 / warmup as f64,
-                Some(step) => 0.5 * (1.0 + (PI * step as f64 / (steps - warmup) as f64).cos()),
-            };
-            factor as f32
-        })
-        .collect()
 }
 
 /// The head of the highest accuracy, then of the lowest negative log-likelihood, then the first; a head that diverged
@@ -244,11 +233,5 @@ mod tests {
         );
         check(&[head(f64::NAN, f64::NAN), head(0.1, 3.0)], Some(1));
         check(&[head(f64::NAN, f64::NAN), head(1.0, f64::INFINITY)], None);
-    }
-
-    #[test]
-    fn the_learning_rate_rises_then_falls_to_nothing() {
-        assert_eq!(schedule(4, 2), [0.5, 1.0, 1.0, 0.5]);
-        assert!(schedule(1000, 0)[999] < 1e-5);
     }
 }

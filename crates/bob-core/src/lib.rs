@@ -20,7 +20,7 @@ pub use backbone::{Backbone, FeatureInfo, InputSizeError, check_input_size};
 pub use checkpoint::{Checkpoint, Pretraining, Style};
 pub use cost::{Cost, CostCounter};
 pub use embeddings::{Embeddings, EmbeddingsError};
-pub use parameters::num_parameters;
+pub use parameters::{initialize, num_parameters};
 pub use preprocess::{CropMode, Interpolation, Preprocess};
 pub use protocol::{ProtocolError, Variant, parse_protocol};
 pub use similarity::dot_products;

@@ -1,7 +1,9 @@
-//! Counting parameters as papers do.
+//! Counting parameters as papers do, and drawing them from a seed.
+
+use std::sync::{Mutex, PoisonError};
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Bool, Device, Int, Tensor};
 
 /// Number of trainable parameters: PyTorch's `sum(p.numel() for p in model.parameters())`.
 ///
@@ -35,6 +37,35 @@ impl ModuleVisitor for Count {
 
     fn exit_module(&mut self, _name: &str, _container_type: &str) {
         self.path.pop();
+    }
+}
+
+/// Held while parameters are drawn: the generator is one per backend, not per module.
+static DRAWING: Mutex<()> = Mutex::new(());
+
+/// The module that `init` makes on `device`, with every lazy parameter drawn from `seed`.
+///
+/// Parameters are drawn in the order of the module's fields by one thread, so the same seed gives the same bits
+/// whatever the number of threads, as long as nothing else draws random numbers at the same time.
+pub fn initialize<M: Module>(seed: u64, device: &Device, init: impl FnOnce() -> M) -> M {
+    let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
+    device.seed(seed);
+    let module = init();
+    module.visit(&mut Materialize);
+    module
+}
+
+struct Materialize;
+
+impl ModuleVisitor for Materialize {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        param.val();
+    }
+    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+        param.val();
+    }
+    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+        param.val();
     }
 }
 

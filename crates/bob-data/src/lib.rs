@@ -20,7 +20,7 @@ pub use dataset::{DataError, Dataset, DatasetInfo, ImageSet};
 pub use decode::{DecodeError, Limits, RgbImage, decode, jpeg_decoder};
 pub use embed::{EmbedError, embed};
 pub use encode::{EncodeError, encode_jpeg};
-pub use loader::{Batch, Loader};
+pub use loader::{Batch, Loader, PreparedImage};
 pub use manifest::{Manifest, ManifestEntry};
 pub use resize::{PassOrder, Window, resize};
 pub use subset::Subset;

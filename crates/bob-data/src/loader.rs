@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::Scope;
 
-use crate::{DataError, EvalTransform, ImageSet};
+use crate::{DataError, EvalTransform, ImageSet, RgbImage};
 
 /// Images in front of the consumer, per thread: enough to ride out a slow one, little memory.
 const AHEAD: usize = 8;
 
-/// Consecutive images of a set, transformed.
+/// Consecutive images, transformed.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// `[n, 3, height, width]`, normalised.
@@ -18,26 +18,41 @@ pub struct Batch {
     pub height: usize,
     /// Columns of one image.
     pub width: usize,
-    /// Their indices in the set.
+    /// Their positions in the order of loading: of [`Loader::new`] their indices in the set.
     pub indices: Range<usize>,
 }
 
-/// The batches of a set, in order: an iterator that decodes and transforms ahead on threads of its own.
+/// One image, transformed.
+#[derive(Clone, Debug)]
+pub struct PreparedImage {
+    values: Vec<f32>,
+    height: usize,
+    width: usize,
+}
+
+impl PreparedImage {
+    /// `image`, normalised as `transform` says, neither resized nor cropped.
+    pub fn normalized(image: &RgbImage, transform: &EvalTransform) -> Self {
+        let mut values = vec![0.0; 3 * image.height * image.width];
+        transform.normalize_into(image, &mut values);
+        Self {
+            values,
+            height: image.height,
+            width: image.width,
+        }
+    }
+}
+
+/// Batches of images, in order: an iterator that decodes and transforms ahead on threads of its own.
 ///
 /// The batches do not depend on the number of threads. An image that cannot be read or decoded is an error that
 /// names it, in its place, and the end. Dropping the loader stops its threads.
 pub struct Loader {
     /// Thread `t` of `n` sends the images `t`, `t + n`, …: taken in turn, they come in order.
-    threads: Vec<Receiver<Result<Image, DataError>>>,
+    threads: Vec<Receiver<Result<PreparedImage, DataError>>>,
     batch: usize,
     next: usize,
     len: usize,
-}
-
-struct Image {
-    values: Vec<f32>,
-    height: usize,
-    width: usize,
 }
 
 impl Loader {
@@ -52,12 +67,34 @@ impl Loader {
         batch: usize,
         workers: usize,
     ) -> Self {
+        Self::from_fn(scope, set.len(), batch, workers, move |index| {
+            let image = transform.apply(&set.image(index)?);
+            Ok(PreparedImage::normalized(&image, transform))
+        })
+    }
+
+    /// Begin to load the images that `prepare` makes of `0`, `1`, … to `len`, in batches of `batch` images on `workers`
+    /// threads of `scope`. All images have one size.
+    ///
+    /// # Panics
+    /// Where `batch` or `workers` is 0.
+    pub fn from_fn<'scope, F>(
+        scope: &'scope Scope<'scope, '_>,
+        len: usize,
+        batch: usize,
+        workers: usize,
+        prepare: F,
+    ) -> Self
+    where
+        F: Fn(usize) -> Result<PreparedImage, DataError> + Clone + Send + 'scope,
+    {
         assert!(batch > 0 && workers > 0, "a loader needs a batch size and a thread");
         let spawn = |thread| {
+            let prepare = prepare.clone();
             let (sender, receiver) = sync_channel(AHEAD);
             scope.spawn(move || {
-                for index in (thread..set.len()).step_by(workers) {
-                    let image = prepare(set, transform, index);
+                for position in (thread..len).step_by(workers) {
+                    let image = prepare(position);
                     let is_last = image.is_err();
                     // Nobody listens any more: the loader was dropped.
                     if sender.send(image).is_err() || is_last {
@@ -71,7 +108,7 @@ impl Loader {
             threads: (0..workers).map(spawn).collect(),
             batch,
             next: 0,
-            len: set.len(),
+            len,
         }
     }
 
@@ -109,15 +146,4 @@ impl Iterator for Loader {
         self.next = if batch.is_ok() { indices.end } else { self.len };
         Some(batch)
     }
-}
-
-fn prepare(set: &dyn ImageSet, transform: &EvalTransform, index: usize) -> Result<Image, DataError> {
-    let image = transform.apply(&set.image(index)?);
-    let mut values = vec![0.0; 3 * image.height * image.width];
-    transform.normalize_into(&image, &mut values);
-    Ok(Image {
-        values,
-        height: image.height,
-        width: image.width,
-    })
 }

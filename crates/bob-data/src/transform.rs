@@ -30,6 +30,11 @@ impl EvalTransform {
         }
     }
 
+    /// `[height, width]` of what it gives, in pixels.
+    pub fn input_size(&self) -> [usize; 2] {
+        self.preprocess.input_size
+    }
+
     /// `image` resized, cropped and, where it is then smaller than the input, padded: `input_size` pixels.
     ///
     /// # Panics

@@ -15,4 +15,4 @@ mod train;
 
 pub use measure::{MeasureError, Measurement, measure};
 pub use protocol::{Protocol, protocols};
-pub use train::{StepSeconds, TrainMeasurement, Training, measure_training};
+pub use train::{LEARNING_RATE, StepSeconds, TrainMeasurement, measure_training, training};

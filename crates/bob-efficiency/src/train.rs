@@ -5,19 +5,17 @@
 
 use std::time::Instant;
 
-use bob_core::{Backbone, check_input_size, num_parameters};
+use bob_core::{Backbone, check_input_size};
 use bob_ops::AdamW;
 use bob_stats::{Bootstrap, Direction, Metric, MetricError, quantile};
-use burn::module::Module;
-use burn::nn::{Linear, LinearConfig};
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use bob_train::Training;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::measure::{PeakMemory, noise, rate, repeat, sync};
 use crate::{MeasureError, Protocol};
 
-/// Learning rate of every step.
-const LEARNING_RATE: f64 = 1e-4;
+/// Learning rate of every step of [`measure_training`].
+pub const LEARNING_RATE: f64 = 1e-4;
 /// Decoupled weight decay, of every parameter.
 const WEIGHT_DECAY: f32 = 0.05;
 /// Classes of the classifier of a backbone that has none: ImageNet's.
@@ -74,7 +72,7 @@ impl StepSeconds {
 /// the end, or the device fails.
 ///
 /// # Panics
-/// As [`Training::new`].
+/// As [`training`].
 pub fn measure_training<B: Backbone>(
     backbone: B,
     input_size: [usize; 2],
@@ -89,8 +87,10 @@ pub fn measure_training<B: Backbone>(
     }
 
     let memory = PeakMemory::start();
-    let mut training = Some(Training::new(backbone, device));
-    let classes = training.as_ref().map_or(0, Training::num_classes);
+    let first = training(backbone, device);
+    let classes = first.num_classes();
+    let parameters = first.num_parameters() as u64;
+    let mut training = Some(first);
     let inputs: Vec<_> = noise([protocol.batch, 3, height, width], protocol, device)
         .into_iter()
         .enumerate()
@@ -101,7 +101,7 @@ pub fn measure_training<B: Backbone>(
         let before = training
             .take()
             .ok_or_else(|| MeasureError::Device("an earlier step failed".to_owned()))?;
-        let (after, found, seconds) = before.step(images.clone(), targets.clone())?;
+        let (after, found, seconds) = timed_step(before, images.clone(), targets.clone(), device)?;
         training = Some(after);
         loss = Some(found);
         Ok(seconds)
@@ -125,124 +125,50 @@ pub fn measure_training<B: Backbone>(
         steps: runs.samples,
         peak_memory_bytes,
         peak_process_bytes,
-        parameters: training.map_or(0, |training| num_parameters(&training.model) as u64),
+        parameters,
         loss,
     })
 }
 
-/// A backbone with a linear classifier, and the optimizer that trains both: what [`measure_training`] times.
-pub struct Training<B: Backbone> {
-    model: Classified<B>,
-    optimizer: ModuleOptimizer,
-    device: Device,
-}
-
-/// A backbone and the classifier that it lacks.
-#[derive(Module, Debug)]
-struct Classified<B: Module> {
-    backbone: B,
-    /// Absent where the backbone has its own.
-    head: Option<Linear>,
-}
-
-impl<B: Backbone> Training<B> {
-    /// Train `backbone`, which lies on `device`, by its own classifier or a new one of 1000 classes.
-    ///
-    /// # Panics
-    /// Where the device does not track gradients.
-    pub fn new(backbone: B, device: &Device) -> Self {
-        assert!(
-            device.is_autodiff(),
-            "training on {device:?}, which tracks no gradients"
-        );
-        let model = Classified { backbone, head: None };
-        let head = model
-            .own_classes(device)
-            .is_none()
-            .then(|| LinearConfig::new(model.backbone.num_features(), NUM_CLASSES).init(device));
-        Self {
-            model: Classified { head, ..model },
-            optimizer: optimizer(),
-            device: device.clone(),
-        }
-    }
-
-    /// Classes that are told apart.
-    pub fn num_classes(&self) -> usize {
-        self.model.own_classes(&self.device).unwrap_or(NUM_CLASSES)
-    }
-
-    /// One step on the cross-entropy against `targets`: the training after it, the loss before it, and how long the
-    /// parts took, the device idle before and after each.
-    ///
-    /// # Shapes
-    ///   - images: `[batch, 3, height, width]`, normalised
-    ///   - targets: `[batch, num_classes]`, rows that add up to one
-    ///   - loss: `[1]`
-    ///
-    /// # Errors
-    /// Where the device fails.
-    pub fn step(
-        mut self,
-        images: Tensor<4>,
-        targets: Tensor<2>,
-    ) -> Result<(Self, Tensor<1>, StepSeconds), MeasureError> {
-        sync(&self.device)?;
-        let mut clock = Clock {
-            device: &self.device,
-            last: Instant::now(),
-        };
-        let loss = bob_ops::cross_entropy(self.model.forward(images), targets, 0.0);
-        let forward = clock.lap()?;
-        let gradients = loss.backward();
-        let backward = clock.lap()?;
-        let gradients = GradientsParams::from_grads(gradients, &self.model);
-        self.model = self.optimizer.step(LEARNING_RATE, self.model, gradients);
-        let optimizer = clock.lap()?;
-        let seconds = StepSeconds {
-            forward,
-            backward,
-            optimizer,
-        };
-        Ok((self, loss.detach(), seconds))
-    }
-
-    /// The backbone as it is now trained, on a plain device, its running statistics up to date.
-    pub fn into_backbone(self) -> B {
-        self.model.backbone.valid()
-    }
-}
-
-impl<B: Backbone> Classified<B> {
-    /// Classes of the backbone's own classifier.
-    fn own_classes(&self, device: &Device) -> Option<usize> {
-        let embedding = Tensor::zeros([1, self.backbone.num_features()], device);
-        let [_, classes] = self.backbone.forward_classifier(embedding)?.dims();
-        Some(classes)
-    }
-
-    /// # Shapes
-    ///   - images: `[batch, 3, height, width]`
-    ///   - output: `[batch, classes]`
-    fn forward(&self, images: Tensor<4>) -> Tensor<2> {
-        let embedding = self.backbone.forward_embedding(images);
-        match &self.head {
-            Some(head) => bob_ops::nn::linear(head, embedding, bob_ops::Epilogue::none()),
-            None => self
-                .backbone
-                .forward_classifier(embedding)
-                .expect("without a head the backbone has a classifier"),
-        }
-    }
-}
-
-/// AdamW as `torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.05)` is.
-fn optimizer() -> ModuleOptimizer {
-    AdamW {
+/// The training whose steps [`measure_training`] times: `backbone`, which lies on `device`, with its own classifier or a
+/// new one of 1000 classes, by AdamW as `torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.05)` is; the learning
+/// rate is [`LEARNING_RATE`].
+///
+/// # Panics
+/// Where the device does not track gradients.
+pub fn training<B: Backbone>(backbone: B, device: &Device) -> Training<B> {
+    let optimizer = AdamW {
         weight_decay: WEIGHT_DECAY,
         ..AdamW::default()
-    }
-    .init()
+    };
+    Training::new(backbone, NUM_CLASSES, optimizer, 0, device)
+}
+
+/// One step on the cross-entropy against `targets`: the training after it, the loss before it, and how long the parts
+/// took, the device idle before and after each.
+fn timed_step<B: Backbone>(
+    training: Training<B>,
+    images: Tensor<4>,
+    targets: Tensor<2>,
+    device: &Device,
+) -> Result<(Training<B>, Tensor<1>, StepSeconds), MeasureError> {
+    sync(device)?;
+    let mut clock = Clock {
+        device,
+        last: Instant::now(),
+    };
+    let loss = training.loss(images, targets, 0.0);
+    let forward = clock.lap()?;
+    let gradients = loss.backward();
+    let backward = clock.lap()?;
+    let training = training.update(gradients, LEARNING_RATE);
+    let optimizer = clock.lap()?;
+    let seconds = StepSeconds {
+        forward,
+        backward,
+        optimizer,
+    };
+    Ok((training, loss.detach(), seconds))
 }
 
 /// Seconds between laps, the device idle at each.

@@ -2,7 +2,7 @@
 
 use bob_core::device::{BackendName, select};
 use bob_core::{Backbone, FeatureInfo};
-use bob_efficiency::{Protocol, StepSeconds, Training, measure_training, protocols};
+use bob_efficiency::{LEARNING_RATE, Protocol, StepSeconds, measure_training, protocols, training};
 use bob_stats::Bootstrap;
 use burn::module::{Module, ParamId};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -114,19 +114,17 @@ fn a_step_is_one_of_adamw() {
     let before = backbone.conv.weight.val();
     let images = Tensor::ones([2, 3, 64, 64], &device);
     let targets = Tensor::from_floats([[1.0, 0.0], [1.0, 0.0]], &device);
-    let training = Training::new(backbone, &device);
-    assert_eq!(training.num_classes(), 2);
-    let (training, first, _) = training.step(images.clone(), targets.clone()).expect("steps");
-    let trained = training.into_backbone();
+    let before_step = training(backbone, &device);
+    assert_eq!(before_step.num_classes(), 2);
+    let (after_step, first) = before_step.step(images.clone(), targets.clone(), LEARNING_RATE, 0.0);
+    let trained = after_step.into_backbone();
     // The first step of Adam is the learning rate in the direction of the sign, whatever the gradient's size.
     let decayed = before.inner() * (1.0 - 1e-4 * 0.05);
     let moved = (trained.conv.weight.val() - decayed).abs().into_data();
     for moved in moved.try_to_vec::<f32>().expect("floats") {
         assert!((moved - 1e-4).abs() < 2e-7, "{moved}");
     }
-    let (_, second, _) = Training::new(trained.train(), &device)
-        .step(images, targets)
-        .expect("steps");
+    let (_, second) = training(trained.train(), &device).step(images, targets, LEARNING_RATE, 0.0);
     let [first, second] = [first, second].map(Tensor::into_scalar::<f32>);
     assert!(second < first, "{second} after {first}");
 }

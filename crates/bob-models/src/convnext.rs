@@ -340,6 +340,11 @@ impl Backbone for ConvNext {
 pub(crate) static FAMILY: Family = Family {
     architectures: &[
         Architecture {
+            name: "convnext_micro",
+            input_size: [224, 224],
+            init: |options, device| init(ConvNextConfig::micro(), options, device),
+        },
+        Architecture {
             name: "convnext_atto",
             input_size: [224, 224],
             init: |options, device| init(ConvNextConfig::atto(), options, device),
@@ -395,6 +400,12 @@ pub(crate) static FAMILY: Family = Family {
 };
 
 impl ConvNextConfig {
+    /// A network of under a million parameters, which timm has no name for: it gives it as
+    /// `ConvNeXt(depths=(2, 2, 2, 2), dims=(32, 64, 96, 128))`.
+    pub fn micro() -> Self {
+        Self::new([2, 2, 2, 2], [32, 64, 96, 128])
+    }
+
     /// `convnext_atto`.
     pub fn atto() -> Self {
         Self::new([2, 2, 6, 2], [40, 80, 160, 320]).with_conv_mlp(true)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use bob_core::{Checkpoint, UnknownName, find};
+use bob_core::{Checkpoint, UnknownName, find, initialize};
 use burn::tensor::Device;
 
 use crate::{AnyBackbone, weights};
@@ -168,7 +168,5 @@ pub fn create_random(
 ) -> Result<AnyBackbone, UnknownName> {
     let architectures = architectures();
     let architecture = find("architecture", name, &architectures, |architecture| architecture.name)?;
-    Ok(weights::initialize(seed, device, || {
-        (architecture.init)(options, device)
-    }))
+    Ok(initialize(seed, device, || (architecture.init)(options, device)))
 }

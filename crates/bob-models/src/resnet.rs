@@ -15,6 +15,7 @@ use burn::nn::{BatchNorm, Linear, LinearConfig, Relu};
 use burn::tensor::{Device, Tensor};
 
 use crate::hub::{self, TimmCheckpoint, imagenet_1k};
+use crate::init::zeros;
 use crate::layers::{
     batch_norm, channels_first, channels_last, conv_norm, conv_norm_add, conv2d, count_conv, fold, global_avg_pool,
 };
@@ -53,8 +54,8 @@ pub enum StemType {
 /// Configuration of [`ResNet`], with timm's names and defaults.
 #[derive(Config, Debug)]
 pub struct ResNetConfig {
-    /// Residual block.
-    pub block: BlockType,
+    /// Residual block of every stage.
+    pub block: [BlockType; 4],
     /// Number of blocks of every stage.
     pub layers: [usize; 4],
     /// Inner channels of every stage.
@@ -107,9 +108,9 @@ impl ResNetConfig {
         let mut in_channels = stem_channels;
         let [layer1, layer2, layer3, layer4] = std::array::from_fn(|stage| {
             let stride = if stage == 0 { 1 } else { 2 };
-            let block = |in_channels, stride| self.init_block(in_channels, self.channels[stage], stride, device);
+            let block = |in_channels, stride| self.init_block(stage, in_channels, stride, device);
             let first = block(in_channels, stride);
-            in_channels = self.channels[stage] * self.block.expansion();
+            in_channels = self.channels[stage] * self.block[stage].expansion();
             let others = (1..self.layers[stage]).map(|_| block(in_channels, 1));
             std::iter::once(first).chain(others).collect::<Vec<_>>()
         });
@@ -129,8 +130,9 @@ impl ResNetConfig {
         }
     }
 
-    fn init_block(&self, in_channels: usize, channels: usize, stride: usize, device: &Device) -> Block {
-        let out_channels = channels * self.block.expansion();
+    fn init_block(&self, stage: usize, in_channels: usize, stride: usize, device: &Device) -> Block {
+        let (block, channels) = (self.block[stage], self.channels[stage]);
+        let out_channels = channels * block.expansion();
         let downsample = (stride != 1 || in_channels != out_channels).then(|| {
             let norm = batch_norm(out_channels, EPSILON, device);
             let conv = conv2d([in_channels, out_channels], 1);
@@ -144,7 +146,7 @@ impl ResNetConfig {
             }
         });
         let strides = [stride, stride];
-        let (conv1, conv2, conv3) = match self.block {
+        let (conv1, conv2, conv3) = match block {
             BlockType::Basic => (
                 conv2d([in_channels, channels], 3).with_stride(strides),
                 conv2d([channels, channels], 3),
@@ -156,12 +158,21 @@ impl ResNetConfig {
                 Some(conv2d([channels, out_channels], 1)),
             ),
         };
+        // timm's `zero_init_last`: every block starts as its shortcut.
+        let last_norm = batch_norm(out_channels, EPSILON, device).map(|norm| BatchNorm {
+            gamma: zeros(out_channels, device),
+            ..norm
+        });
+        let (bn2, bn3) = match block {
+            BlockType::Basic => (last_norm, None),
+            BlockType::Bottleneck => (batch_norm(channels, EPSILON, device), last_norm),
+        };
         Block {
             conv1: conv1.init(device),
             bn1: batch_norm(channels, EPSILON, device),
             conv2: conv2.init(device),
-            bn2: batch_norm(channels, EPSILON, device),
-            bn3: conv3.as_ref().and_then(|_| batch_norm(out_channels, EPSILON, device)),
+            bn2,
+            bn3,
             conv3: conv3.map(|conv3| conv3.init(device)),
             downsample,
         }
@@ -406,7 +417,7 @@ pub(crate) static FAMILY: Family = Family {
     checkpoints,
 };
 
-static ARCHITECTURES: [Architecture; 9] = [
+static ARCHITECTURES: [Architecture; 10] = [
     architecture("resnet18", |options, device| init(resnet18(), options, device)),
     architecture("resnet34", |options, device| init(resnet34(), options, device)),
     architecture("resnet50", |options, device| init(resnet50(), options, device)),
@@ -427,6 +438,7 @@ static ARCHITECTURES: [Architecture; 9] = [
     architecture("resnet50_sscd", |options, device| {
         init(resnet50().with_descriptor(Some(512)), options, device)
     }),
+    architecture("test_resnet", |options, device| init(test_resnet(), options, device)),
 ];
 
 const fn architecture(name: &'static str, init: fn(&InitOptions, &Device) -> crate::AnyBackbone) -> Architecture {
@@ -442,19 +454,29 @@ fn init(config: ResNetConfig, options: &InitOptions, device: &Device) -> crate::
 }
 
 fn resnet18() -> ResNetConfig {
-    ResNetConfig::new(BlockType::Basic, [2, 2, 2, 2])
+    ResNetConfig::new([BlockType::Basic; 4], [2, 2, 2, 2])
 }
 
 fn resnet34() -> ResNetConfig {
-    ResNetConfig::new(BlockType::Basic, [3, 4, 6, 3])
+    ResNetConfig::new([BlockType::Basic; 4], [3, 4, 6, 3])
 }
 
 fn resnet50() -> ResNetConfig {
-    ResNetConfig::new(BlockType::Bottleneck, [3, 4, 6, 3])
+    ResNetConfig::new([BlockType::Bottleneck; 4], [3, 4, 6, 3])
 }
 
 fn resnet101() -> ResNetConfig {
-    ResNetConfig::new(BlockType::Bottleneck, [3, 4, 23, 3])
+    ResNetConfig::new([BlockType::Bottleneck; 4], [3, 4, 23, 3])
+}
+
+/// timm's network for tests: under half a million parameters.
+fn test_resnet() -> ResNetConfig {
+    use BlockType::{Basic, Bottleneck};
+    ResNetConfig::new([Basic, Basic, Bottleneck, Basic], [1, 1, 1, 1])
+        .with_channels([32, 48, 48, 96])
+        .with_stem_type(StemType::Deep)
+        .with_stem_width(16)
+        .with_avg_down(true)
 }
 
 fn checkpoints() -> Vec<CheckpointEntry> {

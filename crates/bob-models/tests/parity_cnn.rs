@@ -9,7 +9,7 @@ use bob_core::{Backbone, CostCounter, num_parameters};
 use bob_models::weights::{LoadOptions, load_module};
 use bob_models::{
     Activation, AnyBackbone, BlockType, EfficientNetConfig, InitOptions, ResNetConfig, StageConfig, StemType,
-    architectures, checkpoints,
+    architectures, checkpoints, create_random,
 };
 use burn::module::list_param_ids;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -102,15 +102,27 @@ fn resnet_equals_timm() {
             .with_channels(channels)
             .with_num_classes(7)
     };
-    check("resnet_basic", resnet(BlockType::Basic, [1, 1, 2, 1], [4, 4, 8, 8]));
+    check(
+        "resnet_basic",
+        resnet([BlockType::Basic; 4], [1, 1, 2, 1], [4, 4, 8, 8]),
+    );
     check(
         "resnet_bottleneck",
-        resnet(BlockType::Bottleneck, [1, 1, 2, 1], [2, 2, 4, 4]),
+        resnet([BlockType::Bottleneck; 4], [1, 1, 2, 1], [2, 2, 4, 4]),
     );
-    let deep = resnet(BlockType::Bottleneck, [1, 1, 1, 2], [4, 4, 8, 8]);
+    let deep = resnet([BlockType::Bottleneck; 4], [1, 1, 1, 2], [4, 4, 8, 8]);
     check(
         "resnet_bottleneck_d",
         deep.with_stem_type(StemType::Deep)
+            .with_stem_width(8)
+            .with_avg_down(true),
+    );
+    use BlockType::{Basic, Bottleneck};
+    let mixed = resnet([Basic, Basic, Bottleneck, Basic], [1, 1, 1, 1], [4, 6, 4, 8]);
+    check(
+        "resnet_mixed_d",
+        mixed
+            .with_stem_type(StemType::Deep)
             .with_stem_width(8)
             .with_avg_down(true),
     );
@@ -240,4 +252,81 @@ fn checkpoints_name_an_architecture_of_this_crate() {
             checkpoint.name
         );
     }
+}
+
+/// Parameters of the networks under a million, counted in timm 1.0.31 with ten classes.
+#[test]
+fn small_networks_have_timms_parameters() {
+    for (name, parameters) in [("test_resnet", 373_658), ("convnext_micro", 614_410)] {
+        assert_eq!(num_parameters(&random(name)), parameters, "{name}");
+    }
+}
+
+fn random(name: &str) -> AnyBackbone {
+    let options = InitOptions {
+        num_classes: 10,
+        input_size: [64, 64],
+    };
+    create_random(name, &options, 0, &Device::flex()).unwrap()
+}
+
+/// Mean and deviation of the values of a random backbone's tensors, against those of the distributions that timm draws
+/// from: `ResNet.init_weights` and `_init_weights` of its ConvNeXt, and PyTorch's own of what they leave.
+#[test]
+fn random_weights_are_drawn_as_timm_draws_them() {
+    let check = |name: &str, tensors: &[(&str, f64, f64)]| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("random.safetensors");
+        bob_models::weights::save(&random(name), &path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        for &(key, mean, deviation) in tensors {
+            let values = file.tensor(key).unwrap().data().as_chunks::<4>().0;
+            let values: Vec<f64> = values
+                .iter()
+                .map(|bytes| f64::from(f32::from_le_bytes(*bytes)))
+                .collect();
+            let n = values.len() as f64;
+            let found = values.iter().sum::<f64>() / n;
+            let spread = (values.iter().map(|value| (value - found).powi(2)).sum::<f64>() / n).sqrt();
+            // Five deviations of either estimate of a normal, and a little for constants.
+            let far = (found - mean).abs() > 5.0 * deviation / n.sqrt() + 1e-9;
+            let wide = (spread - deviation).abs() > 5.0 * deviation / (2.0 * n).sqrt() + 1e-9;
+            assert!(!far && !wide, "{name} {key}: {found} ± {spread}");
+        }
+    };
+    let kaiming = |fan_out: f64| (2.0 / fan_out).sqrt();
+    // Uniform within the inverse root of the fan-in.
+    let uniform = |fan_in: f64| (1.0 / fan_in / 3.0).sqrt();
+    check(
+        "test_resnet",
+        &[
+            ("conv1.0.weight", 0.0, kaiming(16.0 * 9.0)),
+            ("layer2.0.conv2.weight", 0.0, kaiming(48.0 * 9.0)),
+            ("layer3.0.conv3.weight", 0.0, kaiming(192.0)),
+            ("layer4.0.downsample.1.weight", 0.0, kaiming(96.0)),
+            ("bn1.weight", 1.0, 0.0),
+            ("layer3.0.bn2.weight", 1.0, 0.0),
+            ("layer4.0.downsample.2.weight", 1.0, 0.0),
+            ("layer1.0.bn2.weight", 0.0, 0.0),
+            ("layer3.0.bn3.weight", 0.0, 0.0),
+            ("layer3.0.bn3.bias", 0.0, 0.0),
+            ("fc.weight", 0.0, uniform(96.0)),
+            ("fc.bias", 0.0, uniform(96.0)),
+        ],
+    );
+    check(
+        "convnext_micro",
+        &[
+            ("stem.0.weight", 0.0, 0.02),
+            ("stem.0.bias", 0.0, 0.0),
+            ("stages.1.blocks.0.conv_dw.weight", 0.0, 0.02),
+            ("stages.2.downsample.1.weight", 0.0, 0.02),
+            ("stages.3.blocks.1.mlp.fc2.weight", 0.0, 0.02),
+            ("stages.3.blocks.1.mlp.fc2.bias", 0.0, 0.0),
+            ("stages.3.blocks.1.gamma", 1e-6, 0.0),
+            ("head.norm.weight", 1.0, 0.0),
+            ("head.fc.weight", 0.0, 0.02),
+        ],
+    );
 }

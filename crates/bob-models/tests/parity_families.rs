@@ -100,7 +100,7 @@ fn clip_resnet(input_size: [usize; 2]) -> ClipResNetConfig {
 }
 
 fn resnet() -> ResNetConfig {
-    ResNetConfig::new(BlockType::Bottleneck, [1, 1, 1, 1]).with_channels([2, 2, 4, 4])
+    ResNetConfig::new([BlockType::Bottleneck; 4], [1, 1, 1, 1]).with_channels([2, 2, 4, 4])
 }
 
 fn vit() -> VisionTransformerConfig {

@@ -4,6 +4,7 @@ use std::fs;
 use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 
+use bob_core::initialize;
 use bob_models::weights::{self, Format, LoadOptions, LoadReport, WeightsError};
 use bob_models::{AnyBackbone, InitOptions, architectures, checkpoints, create_random};
 use burn::module::Module;
@@ -421,14 +422,14 @@ fn saved_weights_are_the_same_and_named_as_timm_names_them() {
 fn one_seed_gives_one_set_of_random_weights() {
     let device = Device::flex();
     let draw = |seed| {
-        let tiny = weights::initialize(seed, &device, || Tiny::init(&device));
+        let tiny = initialize(seed, &device, || Tiny::init(&device));
         assert!(tiny.conv.weight.is_initialized() && tiny.fc.weight.is_initialized());
         (tiny.conv.weight.val().to_data(), tiny.fc.weight.val().to_data())
     };
     let first = draw(7);
     // Another thread that initialises must not take numbers from this one.
     let others = (0..4)
-        .map(|_| std::thread::spawn(|| drop(weights::initialize(1, &Device::flex(), || Tiny::init(&Device::flex())))))
+        .map(|_| std::thread::spawn(|| drop(initialize(1, &Device::flex(), || Tiny::init(&Device::flex())))))
         .collect::<Vec<_>>();
     assert!((0..20).all(|_| draw(7) == first));
     assert!(draw(8) != first);
@@ -542,4 +543,21 @@ proptest::proptest! {
         fs::write(file.path(), &bytes).unwrap();
         let _ = weights::load_module(Tiny::init(&Device::flex()), file.path(), &LoadOptions::default());
     }
+}
+
+#[test]
+fn a_model_is_saved_with_the_last_statistics_of_its_training() {
+    let device = Device::flex().autodiff();
+    let tiny = initialize(5, &device, || Tiny::init(&device));
+    tiny.forward(Tensor::ones([4, 3, 8, 8], &device) * 3.0);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.safetensors");
+    weights::save_module(&tiny, &path).unwrap();
+
+    let plain = Device::flex();
+    let options = LoadOptions::default();
+    let (loaded, _) = weights::load_module(Tiny::init(&plain), &path, &options).unwrap();
+    let statistics = |tiny: &Tiny| tiny.bn.running_mean.value().into_data();
+    assert_eq!(statistics(&loaded), statistics(&tiny.valid()));
+    assert_ne!(statistics(&loaded), statistics(&Tiny::init(&plain)));
 }

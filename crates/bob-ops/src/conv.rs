@@ -192,7 +192,8 @@ impl Operation for Conv {
         } = self.options;
         // ATen pads alike on both sides; what is more at one side is padded before.
         let (down, along) = (top.min(bottom), left.min(right));
-        let mut x = inputs[0].permute([0, 3, 1, 2]);
+        // ATen goes by the strides, and maps that are not channels last in memory cost a copy at every operation.
+        let mut x = inputs[0].contiguous().permute([0, 3, 1, 2]);
         if top != bottom || left != right {
             let extra = [left - along, right - along, top - down, bottom - down].map(|extra| extra as i64);
             x = x.constant_pad_nd(extra);

@@ -12,6 +12,7 @@ use crate::activation::each;
 use crate::flex::{
     dense,
     elementwise::{map, zip},
+    isa::vectorized,
     sums::add_bias,
     values,
 };
@@ -111,14 +112,13 @@ impl Finish {
         let residual = self.residual_index().map(|index| dense(&inputs[index]));
         let bias = bias.as_ref().map(values);
         let residual = residual.as_ref().map(values);
-        let arch = pulp::Arch::new();
         // The backward pass needs what went into such an activation.
         let later = self
             .activation
             .filter(|activation| keep && !activation.is_told_by_output());
         let now = if later.is_some() { None } else { self.activation };
         let output = product(&|row, first, out| {
-            arch.dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     let count = out.len();

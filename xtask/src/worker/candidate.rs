@@ -14,6 +14,9 @@ use crate::worker::images::hex;
 
 /// The tag of an architecture with random weights, `resnet18.random`.
 const RANDOM: &str = "random";
+/// Raised when an architecture draws its random weights in another way, so that what is kept of the old ones is not
+/// taken for theirs.
+const DRAWN: u32 = 2;
 /// Classes of the classifier of an architecture that has no checkpoint: ImageNet's, as published sizes count it.
 const NUM_CLASSES: usize = 1000;
 
@@ -144,7 +147,10 @@ impl Candidate {
             num_classes,
             input_size,
         } = self.options();
-        let drawn = format!("{} {num_classes} {input_size:?} seed {seed}", self.architecture.name);
+        let drawn = format!(
+            "{} {num_classes} {input_size:?} seed {seed} drawn {DRAWN}",
+            self.architecture.name
+        );
         Ok(hex(&Sha256::digest(drawn)))
     }
 

@@ -4,12 +4,14 @@
 //! `timm/models/vision_transformer.py` (1.0.31). DeiT, DINO, MAE and CLIP's image tower are checkpoints or
 //! settings of the same network.
 
+use std::ops::Range;
+
 use bob_core::{Backbone, CostCounter, FeatureInfo};
-use bob_ops::{Epilogue, attention, mean_pool, nn};
+use bob_ops::{Epilogue, attention, linear, mean_pool, nn};
 use burn::config::Config;
 use burn::module::{Module, Param, ParamId, list_param_ids};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear};
-use burn::tensor::{Device, Tensor, TensorData, s};
+use burn::tensor::{Device, Tensor, TensorData, activation, s};
 
 use crate::mlp::{Mlp, scale_outputs, scaled_linear};
 use crate::patch_embed::PatchEmbed;
@@ -307,9 +309,24 @@ impl Block {
     /// # Shapes
     ///   - x, output: `[batch, tokens, embed_dim]`
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gamma = |scale: &Option<LayerScale>| scale.as_ref().map(|scale| scale.gamma.val());
         let normed = nn::layer_norm(&self.norm1, self.norm_epsilon, x.clone());
         let x = self.attn.forward_residual(normed, gamma(&self.ls1), x);
+        self.forward_mlp(x)
+    }
+
+    /// The first token of [`Block::forward`]'s output, for which only the keys and values of the others are computed.
+    ///
+    /// # Shapes
+    ///   - x: `[batch, tokens, embed_dim]`
+    ///   - output: `[batch, 1, embed_dim]`
+    fn forward_token(&self, x: Tensor<3>) -> Tensor<3> {
+        let token = x.clone().narrow(1, 0, 1);
+        let normed = nn::layer_norm(&self.norm1, self.norm_epsilon, x);
+        let token = self.attn.forward_token(normed, gamma(&self.ls1), token);
+        self.forward_mlp(token)
+    }
+
+    fn forward_mlp(&self, x: Tensor<3>) -> Tensor<3> {
         let normed = nn::layer_norm(&self.norm2, self.norm_epsilon, x.clone());
         self.mlp.forward_residual(normed, gamma(&self.ls2), x)
     }
@@ -323,6 +340,10 @@ impl Block {
     }
 }
 
+fn gamma(scale: &Option<LayerScale>) -> Option<Tensor<1>> {
+    scale.as_ref().map(|scale| scale.gamma.val())
+}
+
 impl Attention {
     /// The attention's output, times `gamma` where there is one, added to `shortcut`.
     ///
@@ -331,6 +352,33 @@ impl Attention {
     fn forward_residual(&self, x: Tensor<3>, gamma: Option<Tensor<1>>, shortcut: Tensor<3>) -> Tensor<3> {
         let qkv = nn::linear(&self.qkv, x, Epilogue::none());
         scaled_linear(&self.proj, attention(qkv, self.num_heads, None), gamma, shortcut)
+    }
+
+    /// [`Attention::forward_residual`] for the first token alone.
+    ///
+    /// # Shapes
+    ///   - x: `[batch, tokens, embed_dim]`
+    ///   - shortcut, output: `[batch, 1, embed_dim]`
+    fn forward_token(&self, x: Tensor<3>, gamma: Option<Tensor<1>>, shortcut: Tensor<3>) -> Tensor<3> {
+        let [batch, _, dim] = x.dims();
+        let part = |x: Tensor<3>, parts: Range<usize>| {
+            let [from, width] = [parts.start * dim, parts.len() * dim];
+            let weight = self.qkv.weight.val().narrow(1, from, width);
+            let bias = self.qkv.bias.as_ref().map(|bias| bias.val().narrow(0, from, width));
+            linear(x, weight, bias, Epilogue::none())
+        };
+        let head_dim = dim / self.num_heads;
+        let by_head = |x: Tensor<3>| {
+            let [_, tokens, _] = x.dims();
+            x.reshape([batch, tokens, self.num_heads, head_dim]).swap_dims(1, 2)
+        };
+        let query = by_head(part(x.clone().narrow(1, 0, 1), 0..1)) * (head_dim as f64).powf(-0.5);
+        let keys_values = part(x, 1..3);
+        let keys = by_head(keys_values.clone().narrow(2, 0, dim));
+        let values = by_head(keys_values.narrow(2, dim, dim));
+        let scores = activation::softmax(query.matmul(keys.swap_dims(2, 3)), 3);
+        let token = scores.matmul(values).swap_dims(1, 2).reshape([batch, 1, dim]);
+        scaled_linear(&self.proj, token, gamma, shortcut)
     }
 
     fn count(&self, counter: &mut CostCounter, tokens: usize) {
@@ -373,15 +421,20 @@ impl Backbone for VisionTransformer {
 
     fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2> {
         let (x, _) = self.forward_embed(images);
-        let x = self.blocks.iter().fold(x, |x, block| block.forward(x));
+        let through = |blocks: &[Block]| blocks.iter().fold(x, |x, block| block.forward(x));
         match &self.fc_norm {
             Some(fc_norm) => {
+                let x = through(&self.blocks);
                 let patches = x.slice(s![.., self.num_prefix_tokens().., ..]);
                 nn::layer_norm(fc_norm, self.norm_epsilon, mean_pool(patches))
             }
             None => {
-                // A norm looks at one token at a time, so only the one that is used need pass it.
-                let token = x.slice(s![.., 0..1, ..]).squeeze_dim::<2>(1);
+                // Of the last block and the norm, only the token that is used need pass.
+                let token = match self.blocks.split_last() {
+                    Some((last, others)) => last.forward_token(through(others)),
+                    None => through(&[]).narrow(1, 0, 1),
+                };
+                let token = token.squeeze_dim::<2>(1);
                 match &self.norm {
                     Some(norm) => nn::layer_norm(norm, self.norm_epsilon, token),
                     None => token,

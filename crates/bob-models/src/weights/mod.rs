@@ -18,10 +18,10 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Module;
 use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
 use burn::store::{BurnToPyTorchAdapter, ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore, bridge};
-use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor, TensorData};
+use burn::tensor::{DType, Shape, TensorData};
 use sha2::{Digest, Sha256};
 
 use crate::{AnyBackbone, CheckpointEntry};
@@ -246,35 +246,6 @@ fn unravel(mut at: usize, shape: &[usize]) -> Vec<usize> {
     index
 }
 
-/// Held while parameters are drawn: the generator is one per backend, not per module.
-static DRAWING: Mutex<()> = Mutex::new(());
-
-/// The module that `init` makes on `device`, with every lazy parameter drawn from `seed`.
-///
-/// Parameters are drawn in the order of the module's fields by one thread, so the same seed gives the same bits
-/// whatever the number of threads, as long as nothing else draws random numbers at the same time.
-pub fn initialize<M: Module>(seed: u64, device: &Device, init: impl FnOnce() -> M) -> M {
-    let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
-    device.seed(seed);
-    let module = init();
-    module.visit(&mut Materialize);
-    module
-}
-
-struct Materialize;
-
-impl ModuleVisitor for Materialize {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        param.val();
-    }
-    fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
-        param.val();
-    }
-    fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
-        param.val();
-    }
-}
-
 /// Write `backbone` as safetensors with timm's names and layouts, so that timm's `load_state_dict` takes it; only
 /// `num_batches_tracked`, which no prediction depends on, is left out.
 ///
@@ -296,7 +267,9 @@ pub fn save_module<M: Module>(module: &M, path: &Path) -> Result<(), WeightsErro
         .clear_metadata()
         .metadata("format", "pt")
         .overwrite(true);
+    // Running statistics in training hold updates that only `valid` takes in.
     module
+        .valid()
         .save_into(&mut store)
         .map_err(|error| WeightsError::new(path, WeightsErrorKind::Io(io::Error::other(error.to_string()))))
 }

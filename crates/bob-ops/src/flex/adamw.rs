@@ -1,10 +1,10 @@
 //! One step of AdamW in one pass.
 
 use burn::backend::flex::FlexTensor;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::elementwise::{CHUNK, owned};
+use super::isa::vectorized;
 use super::{dense, values};
 use crate::adamw::Factors;
 
@@ -18,7 +18,6 @@ pub(crate) fn step(
 ) -> (FlexTensor, FlexTensor, FlexTensor) {
     let grad = dense(grad);
     let [mut tensor, mut moment_1, mut moment_2] = [tensor, moment_1, moment_2].map(owned);
-    let arch = Arch::new();
     // Copies what is shared.
     tensor
         .storage_mut::<f32>()
@@ -27,10 +26,14 @@ pub(crate) fn step(
         .zip(moment_2.storage_mut::<f32>().par_chunks_mut(CHUNK))
         .zip(values(&grad).par_chunks(CHUNK))
         .for_each(|(((tensor, moment_1), moment_2), grad)| {
-            arch.dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
-                    let all = tensor.iter_mut().zip(moment_1).zip(moment_2).zip(grad);
+                    let all = tensor
+                        .iter_mut()
+                        .zip(moment_1.iter_mut())
+                        .zip(moment_2.iter_mut())
+                        .zip(grad);
                     for (((tensor, moment_1), moment_2), grad) in all {
                         *moment_1 = *moment_1 * factors.beta_1 + grad * (1.0 - factors.beta_1);
                         *moment_2 = *moment_2 * factors.beta_2 + grad * grad * (1.0 - factors.beta_2);

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::buffer::{Shared, filled};
+use super::isa::vectorized;
 use super::math::{exp, max, sum};
 use super::product::{Dense, Into, Right, Target, multiply_here};
 use super::{dense, tensor, values};
@@ -207,7 +207,6 @@ pub(crate) fn forward(
     let qkv = dense(qkv);
     let [scale, bias] = [scale, bias].map(|tensor| tensor.map(dense));
     let [scale, bias] = [&scale, &bias].map(|tensor| tensor.as_ref().map(values));
-    let arch = Arch::new();
     let mut log_sums = vec![0.0; batch * heads * tokens];
     let out = filled(batch * tokens * sizes.width(), |out| {
         let out = Shared::new(out);
@@ -222,7 +221,7 @@ pub(crate) fn forward(
                 for queries in blocks(tokens) {
                     let scores = &mut scores[..queries.len() * tokens];
                     at.scores(&queries, scores);
-                    arch.dispatch(
+                    vectorized(
                         #[inline(always)]
                         || {
                             for (row, log_sum) in scores.chunks_exact_mut(tokens).zip(&mut log_sums[queries.clone()]) {
@@ -333,7 +332,6 @@ impl Head<'_> {
         let Sizes { tokens, dim, .. } = self.sizes;
         let row = 3 * self.sizes.width();
         let target = |part: usize, first: usize| Target::rows(self.sizes.part(entry, head, part) + first * row, row);
-        let arch = Arch::new();
         let mut scores = vec![0.0; tokens.min(QUERIES) * tokens];
         let mut score_grads = vec![0.0; tokens.min(QUERIES) * tokens];
         for queries in blocks(tokens) {
@@ -341,7 +339,7 @@ impl Head<'_> {
             let scores = &mut scores[..queries.len() * tokens];
             let score_grads = &mut score_grads[..queries.len() * tokens];
             self.scores(&queries, scores);
-            arch.dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for (row, log_sum) in scores.chunks_exact_mut(tokens).zip(&log_sums[queries.clone()]) {
@@ -369,7 +367,7 @@ impl Head<'_> {
                 &|_, _, _| {},
             );
             // Scores, through the softmax.
-            arch.dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for (grads, weights) in score_grads.chunks_exact_mut(tokens).zip(scores.chunks_exact(tokens)) {

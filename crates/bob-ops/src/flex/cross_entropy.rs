@@ -2,10 +2,10 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::buffer::filled;
+use super::isa::vectorized;
 use super::math::{exp, max, sum};
 use super::{dense, tensor, values};
 
@@ -13,7 +13,6 @@ use super::{dense, tensor, values};
 pub(crate) fn loss_and_gradient(logits: &FlexTensor, targets: &FlexTensor) -> (FlexTensor, FlexTensor) {
     let [batch, classes] = logits.shape().dims();
     let [logits, targets] = [logits, targets].map(dense);
-    let arch = Arch::new();
     let mut losses = Vec::new();
     let grads = filled(batch * classes, |grads| {
         losses = grads
@@ -21,7 +20,7 @@ pub(crate) fn loss_and_gradient(logits: &FlexTensor, targets: &FlexTensor) -> (F
             .zip(values(&logits).par_chunks(classes.max(1)))
             .zip(values(&targets).par_chunks(classes.max(1)))
             .map(|((grad, logits), targets)| {
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         let (grad, logits, targets) = (&mut grad[..classes], &logits[..classes], &targets[..classes]);

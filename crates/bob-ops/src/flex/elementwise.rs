@@ -2,10 +2,10 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::buffer::filled;
+use super::isa::vectorized;
 use super::{dense, tensor, values};
 
 /// Values a task takes at a time: large against the cost of a task, small against a cache.
@@ -13,12 +13,11 @@ pub(super) const CHUNK: usize = 1 << 14;
 
 /// `f` of every value; in place where nobody else has the tensor.
 pub(crate) fn map(x: FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
-    let arch = Arch::new();
     let mut x = owned(x);
     match x.try_storage_mut::<f32>() {
         Some(values) => {
             values.par_chunks_mut(CHUNK).for_each(|chunk| {
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || chunk.iter_mut().for_each(|x| *x = f(*x)),
                 );
@@ -31,7 +30,7 @@ pub(crate) fn map(x: FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
                 out.par_chunks_mut(CHUNK)
                     .zip(from.par_chunks(CHUNK))
                     .for_each(|(out, from)| {
-                        arch.dispatch(
+                        vectorized(
                             #[inline(always)]
                             || out.iter_mut().zip(from).for_each(|(out, x)| *out = f(*x)),
                         );
@@ -44,7 +43,6 @@ pub(crate) fn map(x: FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
 
 /// `f` of every pair of values; in place of the first where nobody else has it.
 pub(crate) fn zip(x: FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) -> f32 + Sync) -> FlexTensor {
-    let arch = Arch::new();
     let mut x = owned(x);
     let y = dense(y);
     let other = values(&y);
@@ -54,7 +52,7 @@ pub(crate) fn zip(x: FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) -> f32 + S
                 .par_chunks_mut(CHUNK)
                 .zip(other.par_chunks(CHUNK))
                 .for_each(|(chunk, other)| {
-                    arch.dispatch(
+                    vectorized(
                         #[inline(always)]
                         || chunk.iter_mut().zip(other).for_each(|(x, y)| *x = f(*x, *y)),
                     );
@@ -68,7 +66,7 @@ pub(crate) fn zip(x: FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) -> f32 + S
                     .zip(from.par_chunks(CHUNK))
                     .zip(other.par_chunks(CHUNK))
                     .for_each(|((out, x), y)| {
-                        arch.dispatch(
+                        vectorized(
                             #[inline(always)]
                             || out.iter_mut().zip(x).zip(y).for_each(|((out, x), y)| *out = f(*x, *y)),
                         );

@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use pulp::{Arch, NullaryFnOnce};
+
 /// An instruction set with a version of every kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isa {
@@ -53,4 +55,24 @@ impl Isa {
             }
         })
     }
+}
+
+/// Run `f` compiled for the widest vectors of this processor. Write `#[inline(always)]` before it.
+///
+/// A function that takes closures by value would call them through a shim, which the compiler does not inline here; and
+/// what is not inlined is compiled for every processor, many times slower.
+#[inline(always)]
+pub(crate) fn vectorized<R>(f: impl FnMut() -> R) -> R {
+    struct Run<F>(F);
+
+    impl<R, F: FnMut() -> R> NullaryFnOnce for Run<F> {
+        type Output = R;
+
+        #[inline(always)]
+        fn call(mut self) -> R {
+            (self.0)()
+        }
+    }
+
+    Arch::new().dispatch(Run(f))
 }

@@ -2,10 +2,10 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::buffer::filled;
+use super::isa::vectorized;
 use super::math::sum;
 use super::sums::add_bias;
 use super::{dense, tensor, values};
@@ -20,14 +20,13 @@ pub(crate) fn moments(x: &FlexTensor) -> FlexTensor {
     let channels = last(x);
     let x = dense(x);
     let x = values(&x);
-    let arch = Arch::new();
     // Mean and squared deviations of each chunk, then of all by Chan's update.
     let parts: Vec<(usize, Vec<f32>, Vec<f32>)> = x
         .par_chunks((ROWS * channels).max(1))
         .map(|rows| {
             let count = rows.len() / channels;
             let (mut mean, mut squares) = (vec![0.0; channels], vec![0.0; channels]);
-            arch.dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     rows.chunks_exact(channels)
@@ -106,13 +105,12 @@ fn affine(x: &FlexTensor, map: &ChannelMap, f: impl Fn(f32) -> f32 + Sync) -> Fl
     let channels = last(x);
     let x = dense(x);
     let from = values(&x);
-    let arch = Arch::new();
     let out = filled(from.len(), |out| {
         let chunk = (ROWS * channels).max(1);
         out.par_chunks_mut(chunk)
             .zip(from.par_chunks(chunk))
             .for_each(|(out, from)| {
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         for (out, from) in out.chunks_exact_mut(channels).zip(from.chunks_exact(channels)) {
@@ -148,7 +146,6 @@ fn differentiate(
 ) -> [FlexTensor; 3] {
     let channels = last(x);
     let [x, grad] = [x, grad].map(dense);
-    let arch = Arch::new();
     let chunk = (ROWS * channels).max(1);
     let ChannelMap {
         mean,
@@ -161,7 +158,7 @@ fn differentiate(
         .zip(values(&grad).par_chunks(chunk))
         .map(|(x, grad)| {
             let (mut gamma, mut beta) = (vec![0.0; channels], vec![0.0; channels]);
-            arch.dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     for (x, grad) in x.chunks_exact(channels).zip(grad.chunks_exact(channels)) {
@@ -200,7 +197,7 @@ fn differentiate(
             .zip(values(&x).par_chunks(chunk))
             .zip(values(&grad).par_chunks(chunk))
             .for_each(|((out, x), grad)| {
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         let rows = out.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
@@ -234,7 +231,6 @@ pub(crate) fn layer_norm(
     let (from, gamma) = (values(&x), values(&gamma));
     let beta = beta.as_ref().map(values);
     let rows = from.len().checked_div(channels).unwrap_or(0);
-    let arch = Arch::new();
     let mut moments = vec![0.0; 2 * rows];
     let out = filled(from.len(), |out| {
         let chunk = (ROWS * channels).max(1);
@@ -242,7 +238,7 @@ pub(crate) fn layer_norm(
             .zip(from.par_chunks(chunk))
             .zip(moments.par_chunks_mut(2 * ROWS))
             .for_each(|((out, from), moments)| {
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         let rows = out.chunks_exact_mut(channels).zip(from.chunks_exact(channels));
@@ -283,7 +279,6 @@ pub(crate) fn layer_norm_backward(
     let channels = last(x);
     let [x, gamma, grad] = [x, gamma, grad].map(dense);
     let (from, gamma) = (values(&x), values(&gamma));
-    let arch = Arch::new();
     let chunk = (ROWS * channels).max(1);
     let mut parts = Vec::new();
     let out = filled(from.len(), |out| {
@@ -294,7 +289,7 @@ pub(crate) fn layer_norm_backward(
             .zip(values(moments).par_chunks(2 * ROWS))
             .map(|(((out, x), grad), moments)| {
                 let (mut gammas, mut betas) = (vec![0.0; channels], vec![0.0; channels]);
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         let rows = out.chunks_exact_mut(channels).zip(x.chunks_exact(channels));

@@ -2,11 +2,11 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::buffer::filled;
 use super::conv::geometry;
+use super::isa::vectorized;
 use super::{dense, tensor, values};
 use crate::Conv2dOptions;
 
@@ -16,13 +16,12 @@ pub(crate) fn max_pool(x: &FlexTensor, kernel: [usize; 2], options: &Conv2dOptio
     let [output_height, output_width] = geometry.output;
     let x = dense(x);
     let from = values(&x);
-    let arch = Arch::new();
     let taps = geometry.taps();
     let out = filled(geometry.outputs() * channels, |out| {
         let line = (output_width * channels).max(1);
         out.par_chunks_mut(line).enumerate().for_each(|(line, out)| {
             let (image, oy) = (line / output_height, line % output_height);
-            arch.dispatch(
+            vectorized(
                 #[inline(always)]
                 || {
                     out.fill(f32::NEG_INFINITY);
@@ -58,7 +57,6 @@ pub(crate) fn max_pool_backward(
     let [output_height, output_width] = geometry.output;
     let [x, output, grad] = [x, output, grad].map(dense);
     let (from, largest, grad) = (values(&x), values(&output), values(&grad));
-    let arch = Arch::new();
     let taps = geometry.taps();
     let out = filled(from.len(), |out| {
         let image_len = (height * width * channels).max(1);
@@ -77,7 +75,7 @@ pub(crate) fn max_pool_backward(
                         let start = (y * width + x) * channels;
                         let from = &from[image * image_len + start..][..channels];
                         let out = &mut out[start..start + channels];
-                        arch.dispatch(
+                        vectorized(
                             #[inline(always)]
                             || {
                                 let (left, largest) = (&mut left[..channels], &largest[..channels]);
@@ -128,14 +126,13 @@ pub(crate) fn mean_pool_backward(shape: [usize; 3], grad: &FlexTensor) -> FlexTe
 pub(crate) fn gate(x: &FlexTensor, gate: &FlexTensor) -> FlexTensor {
     let shape @ [_, tokens, channels] = x.shape().dims::<3>();
     let [x, gate] = [x, gate].map(dense);
-    let arch = Arch::new();
     let out = filled(values(&x).len(), |out| {
         let entry = (tokens * channels).max(1);
         out.par_chunks_mut(entry)
             .zip(values(&x).par_chunks(entry))
             .zip(values(&gate).par_chunks(channels.max(1)))
             .for_each(|((out, x), gate)| {
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
@@ -156,7 +153,6 @@ pub(crate) fn sum_of_products(x: &FlexTensor, y: &FlexTensor) -> FlexTensor {
     let [batch, tokens, channels] = x.shape().dims();
     let [x, y] = [x, y].map(dense);
     let entry = (tokens * channels).max(1);
-    let arch = Arch::new();
     let mut sums = vec![0.0; batch * channels];
     sums.par_chunks_mut(channels.max(1))
         .zip(values(&x).par_chunks(entry))
@@ -165,7 +161,7 @@ pub(crate) fn sum_of_products(x: &FlexTensor, y: &FlexTensor) -> FlexTensor {
             // Some rows at a time, so that long sums stay exact.
             for (x, y) in x.chunks(ROWS * channels).zip(y.chunks(ROWS * channels)) {
                 let mut part = vec![0.0; channels];
-                arch.dispatch(
+                vectorized(
                     #[inline(always)]
                     || {
                         for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact(channels)) {
@@ -184,10 +180,9 @@ const ROWS: usize = 64;
 
 fn sum_rows(sums: &mut [f32], x: &[f32]) {
     let channels = sums.len();
-    let arch = Arch::new();
     for rows in x.chunks(ROWS * channels) {
         let mut part = vec![0.0; channels];
-        arch.dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for row in rows.chunks_exact(channels) {

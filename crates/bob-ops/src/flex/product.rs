@@ -14,11 +14,10 @@ use std::arch::x86_64::{__m256, __m512};
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::buffer::{Shared, filled};
-use super::isa::Isa;
+use super::isa::{Isa, vectorized};
 use super::vector::{Portable, Vector};
 
 /// Rows of a tile, which is what the registers hold; the same for every instruction set, so that tables fit all.
@@ -284,7 +283,6 @@ impl Packed {
                 pieces.push((piece, block, column, len));
             }
         }
-        let arch = Arch::new();
         let pack = |(piece, block, column, len): (&mut [MaybeUninit<f32>], &Vec<Run>, usize, usize)| {
             let mut panels: Vec<Panel> = piece
                 .chunks_mut((len * width).max(1))
@@ -295,7 +293,7 @@ impl Packed {
                     column: column + i * width,
                 })
                 .collect();
-            arch.dispatch(
+            vectorized(
                 #[inline(always)]
                 || pack_panels(&mut panels, right, block),
             );
