@@ -78,6 +78,10 @@ pub struct VisionTransformerConfig {
     /// Whether the position embedding is the fixed one of MoCo v3 and not learnt.
     #[config(default = false)]
     pub sincos_pos_embed: bool,
+    /// Whether the position embedding is resized for other images with antialiasing, as timm does; DINOv2's own code and
+    /// Hugging Face's do it without.
+    #[config(default = true)]
+    pub antialias: bool,
     /// Blocks whose outputs are the maps, in order; nothing for the last three, as timm has it.
     #[config(default = "Vec::new()")]
     pub out_indices: Vec<usize>,
@@ -112,6 +116,7 @@ impl VisionTransformerConfig {
             head: (self.num_classes > 0).then(|| init::linear(dim, self.num_classes, true, device)),
             grid,
             no_embed_class: self.no_embed_class,
+            antialias: self.antialias,
             norm_epsilon: self.norm_epsilon,
             out_indices: out_indices(&self.out_indices, self.depth),
         }
@@ -141,6 +146,7 @@ pub struct VisionTransformer {
     head: Option<Linear>,
     grid: [usize; 2],
     no_embed_class: bool,
+    antialias: bool,
     norm_epsilon: f64,
     #[module(skip)]
     out_indices: Vec<usize>,
@@ -241,7 +247,12 @@ impl VisionTransformer {
         let [_, tokens, dim] = embedding.dims();
         let prefix = tokens - self.grid[0] * self.grid[1];
         let patches = embedding.clone().slice(s![.., prefix.., ..]);
-        let patches = resample::bicubic(patches.reshape([self.grid[0], self.grid[1], dim]), grid);
+        let patches = patches.reshape([self.grid[0], self.grid[1], dim]);
+        let patches = if self.antialias {
+            resample::bicubic(patches, grid)
+        } else {
+            resample::bicubic_plain(patches, grid)
+        };
         let patches = patches.reshape([1, grid[0] * grid[1], dim]);
         if prefix == 0 {
             return patches;
