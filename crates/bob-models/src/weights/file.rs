@@ -9,7 +9,8 @@ use burn::store::burn_pack::Tensor as PackTensor;
 use burn::store::pytorch_reader::{MAX_PICKLE_SIZE, PytorchError, PytorchReader};
 use zip::ZipArchive;
 
-use super::{LoadOptions, WeightsErrorKind, pickle, safetensors};
+use super::source::{Archive, Source};
+use super::{LoadOptions, WeightsErrorKind, hdf5, numpy, onnx, pickle, safetensors, torchscript};
 
 /// The magic number that opens a checkpoint of PyTorch before 1.6, as `torch.serialization.MAGIC_NUMBER` is pickled.
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -26,6 +27,16 @@ pub enum Format {
     Zip,
     /// What `torch.save` wrote before.
     Legacy,
+    /// What `torch.jit.save` writes.
+    TorchScript,
+    /// What `numpy.savez` writes.
+    Npz,
+    /// A pickled dictionary of numpy's arrays.
+    PickledArrays,
+    /// HDF5, as Keras writes it.
+    Hdf5,
+    /// ONNX.
+    Onnx,
 }
 
 /// A file of weights whose data is unread.
@@ -41,23 +52,36 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened, Weights
     let len = file.metadata()?.len();
     let mut start = Vec::new();
     Read::by_ref(&mut file).take(64).read_to_end(&mut start)?;
-    let format = format(&start)?;
-    let mut tensors = match format {
-        Format::Safetensors => {
-            if let Some(key) = options.top_level_key {
-                let reason = "safetensors does not nest".to_owned();
-                return Err(WeightsErrorKind::TopLevelKey {
-                    key: key.to_owned(),
-                    reason,
-                });
-            }
-            safetensors::tensors(File::open(path)?, len)?
+    let mut format = format(&start)?;
+    let mut archive = None;
+    if format == Format::Zip {
+        let opened = Archive::open(path, len)?;
+        let names = opened.names();
+        if torchscript::is_torchscript(&names) {
+            format = Format::TorchScript;
+        } else if numpy::is_npz(&names) {
+            format = Format::Npz;
         }
-        Format::Zip => {
+        archive = Some(opened);
+    }
+    if let (Some(key), Some(name)) = (options.top_level_key, flat(format)) {
+        return Err(WeightsErrorKind::TopLevelKey {
+            key: key.to_owned(),
+            reason: format!("{name} does not nest"),
+        });
+    }
+    let mut tensors = match (format, &archive) {
+        (Format::Safetensors, _) => safetensors::tensors(File::open(path)?, len)?,
+        (Format::TorchScript, Some(archive)) => torchscript::tensors(archive, options.allowed_globals)?,
+        (Format::Npz, Some(archive)) => numpy::archived(archive)?,
+        (Format::PickledArrays, _) => numpy::pickled(path, len, options.allowed_globals)?,
+        (Format::Hdf5, _) => hdf5::tensors(&Source::new(File::open(path)?, len))?,
+        (Format::Onnx, _) => onnx::tensors(path, len)?,
+        (Format::Zip | Format::TorchScript | Format::Npz, _) => {
             scan_zip(path, options.allowed_globals)?;
             pytorch(path, options.top_level_key)?
         }
-        Format::Legacy => {
+        (Format::Legacy, _) => {
             let mut reader = BufReader::new(File::open(path)?);
             for _ in 0..LEGACY_PICKLES {
                 scan(&mut reader, options.allowed_globals)?;
@@ -69,6 +93,18 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened, Weights
     Ok(Opened { format, len, tensors })
 }
 
+/// The name of a format whose tensors lie under no top-level key.
+fn flat(format: Format) -> Option<&'static str> {
+    match format {
+        Format::Zip | Format::Legacy => None,
+        Format::Safetensors => Some("safetensors"),
+        Format::TorchScript => Some("TorchScript"),
+        Format::Npz | Format::PickledArrays => Some("a file of numpy's arrays"),
+        Format::Hdf5 => Some("HDF5"),
+        Format::Onnx => Some("ONNX"),
+    }
+}
+
 fn format(start: &[u8]) -> Result<Format, WeightsErrorKind> {
     let looks_like = |what: &str| Err(WeightsErrorKind::UnknownFormat(what.to_owned()));
     match start {
@@ -76,13 +112,14 @@ fn format(start: &[u8]) -> Result<Format, WeightsErrorKind> {
         [b'P', b'K', 3, 4, ..] => Ok(Format::Zip),
         _ if start.windows(LEGACY_MAGIC.len()).any(|window| window == LEGACY_MAGIC) => Ok(Format::Legacy),
         _ if safetensors::is_safetensors(start) => Ok(Format::Safetensors),
+        _ if start.starts_with(hdf5::MAGIC) => Ok(Format::Hdf5),
+        _ if onnx::is_onnx(start) => Ok(Format::Onnx),
         _ if start.starts_with(b"version https://git-lfs") => {
             looks_like("a pointer of Git LFS, so the weights themselves were not downloaded")
         }
         [b'<', ..] => looks_like("a web page, perhaps the error message of a server"),
-        [0x89, b'H', b'D', b'F', ..] => looks_like("HDF5 (Keras)"),
         [0x1f, 0x8b, ..] => looks_like("gzip, so unpack it first"),
-        [0x80, ..] => looks_like("a bare pickle, which holds no tensors of PyTorch"),
+        [0x80, 2..=5, ..] => Ok(Format::PickledArrays),
         _ => {
             let first = start
                 .iter()
@@ -117,9 +154,6 @@ fn scan_zip(path: &Path, allowed: &[&str]) -> Result<(), WeightsErrorKind> {
 fn scan(pickle: &mut impl std::io::BufRead, allowed: &[&str]) -> Result<(), WeightsErrorKind> {
     let unknown = pickle::unknown_globals(pickle, allowed)
         .map_err(|error| WeightsErrorKind::Damaged(format!("its pickle: {error}")))?;
-    if unknown.iter().any(|name| name.starts_with("__torch__.")) {
-        return Err(WeightsErrorKind::TorchScript);
-    }
     if unknown.is_empty() {
         Ok(())
     } else {

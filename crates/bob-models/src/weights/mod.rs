@@ -1,16 +1,23 @@
 //! Loading weights strictly, and saving them under timm's names.
 //!
-//! [`load`] reads safetensors and both layouts of `torch.save`, told apart by content. A file fits or it is an error
-//! that says all that is wrong with it: nothing may be missing, nothing may be left over that the checkpoint's entry
-//! does not name, no two keys may become one tensor, no value may be NaN or infinite, and no Python object beyond
-//! tensors may be named. burn's own stores forgive most of these; what they would have done silently is judged here,
-//! before any data is read.
+//! [`load`] reads safetensors, both layouts of `torch.save`, TorchScript, arrays of numpy, HDF5 and ONNX, told apart by
+//! content. A file fits or it is an error that says all that is wrong with it: nothing may be missing, nothing may be
+//! left over that the checkpoint's entry does not name, no two keys may become one tensor, no value may be NaN or
+//! infinite, and no Python object beyond tensors may be named. burn's own stores forgive most of these; what they would
+//! have done silently is judged here, before any data is read.
 
 mod error;
 mod expected;
 mod file;
+mod hdf5;
+mod layout;
+mod numpy;
+mod onnx;
 mod pickle;
 mod safetensors;
+mod source;
+mod torchscript;
+mod unpickle;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -29,6 +36,7 @@ use crate::{AnyBackbone, CheckpointEntry};
 pub use error::{Misfit, WeightsError, WeightsErrorKind};
 pub use expected::{Expected, expected};
 pub use file::Format;
+pub use layout::{Layout, Part};
 
 /// What a file of weights needs to be read as a module's state dict.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +45,8 @@ pub struct LoadOptions<'a> {
     pub top_level_key: Option<&'a str>,
     /// The file's key to the module's name for it.
     pub remap: fn(&str) -> String,
+    /// How the file lays out the tensor of a key.
+    pub layout: fn(&str) -> Layout,
     /// Names (after the remap) that the module has no place for, on purpose: exact, a suffix after `*`, or a prefix
     /// before `*`.
     pub ignored: &'a [&'a str],
@@ -51,6 +61,7 @@ impl Default for LoadOptions<'_> {
         Self {
             top_level_key: None,
             remap: str::to_owned,
+            layout: |_| Layout::PYTORCH,
             ignored: &["*.num_batches_tracked"],
             allowed_globals: &[],
         }
@@ -79,8 +90,9 @@ pub fn load(backbone: AnyBackbone, path: &Path, entry: &CheckpointEntry) -> Resu
     let options = LoadOptions {
         top_level_key: entry.top_level_key,
         remap: entry.remap,
+        layout: entry.layout,
         ignored: entry.ignored,
-        ..LoadOptions::default()
+        allowed_globals: entry.allowed_globals,
     };
     load_module(backbone, path, &options).map(|(backbone, _)| backbone)
 }
@@ -103,7 +115,7 @@ fn read_into<M: Module>(
     options: &LoadOptions,
 ) -> Result<(M, LoadReport), WeightsErrorKind> {
     let opened = file::open(path, options)?;
-    let mut named = rename(opened.tensors, options.remap)?;
+    let mut named = rename(opened.tensors, options)?;
     let mut ignored = Vec::new();
     let matched = expected::fit(&expected(&module), &mut named, |name| {
         let explained = is_ignored(name, options.ignored);
@@ -116,19 +128,21 @@ fn read_into<M: Module>(
     let mut dtypes = Vec::new();
     let fault = Fault::default();
     let mut checked = Vec::new();
-    for (name, (Keyed { key, tensor }, shape)) in matched {
-        // A view that repeats its storage can claim any size; so can a compressed archive.
-        if tensor.byte_len() as u64 > opened.len {
-            return Err(WeightsErrorKind::TooLarge {
-                key,
-                claimed: tensor.byte_len(),
-                file: opened.len,
-            });
+    for (name, (keyed, shape)) in matched {
+        for Piece { key, tensor, .. } in &keyed.0 {
+            // A view that repeats its storage can claim any size; so can a compressed archive.
+            if tensor.byte_len() as u64 > opened.len {
+                return Err(WeightsErrorKind::TooLarge {
+                    key: key.clone(),
+                    claimed: tensor.byte_len(),
+                    file: opened.len,
+                });
+            }
+            if !dtypes.contains(&tensor.dtype) {
+                dtypes.push(tensor.dtype);
+            }
         }
-        if !dtypes.contains(&tensor.dtype) {
-            dtypes.push(tensor.dtype);
-        }
-        checked.push(checked_float32(name, key, tensor, shape, fault.clone()));
+        checked.push(checked_float32(name, keyed, shape, fault.clone()));
     }
     let report = LoadReport {
         format: opened.format,
@@ -153,26 +167,121 @@ fn read_into<M: Module>(
     }
 }
 
-/// A tensor and its key in the file.
-struct Keyed {
+/// A tensor of the file.
+struct Piece {
     key: String,
     tensor: PackTensor,
+    layout: Layout,
+}
+
+impl Piece {
+    fn fault(&self, reason: String) -> WeightsErrorKind {
+        WeightsErrorKind::Tensor {
+            key: self.key.clone(),
+            reason,
+        }
+    }
+
+    /// Its shape in PyTorch's layout.
+    fn shape(&self) -> Result<Shape, WeightsErrorKind> {
+        let shape = &self.tensor.shape;
+        self.layout.shape(shape).ok_or_else(|| {
+            let expected = self.layout.axes.len();
+            self.fault(format!("its shape is {:?}, expected {expected} axes", shape.as_slice()))
+        })
+    }
+
+    fn index(&self) -> usize {
+        self.layout.part.map_or(0, |part| part.index)
+    }
+}
+
+/// The tensors of the file that are one tensor of the module, in the order of the parts; at least one.
+struct Keyed(Vec<Piece>);
+
+impl Keyed {
+    /// How many parts there should be.
+    fn count(&self) -> usize {
+        let part = self.0.first().and_then(|piece| piece.layout.part);
+        part.map_or(1, |part| part.count)
+    }
+
+    /// The parts that the file has not.
+    fn lacking(&self) -> Vec<usize> {
+        let is_there = |index: &usize| self.0.iter().any(|piece| piece.index() == *index);
+        (0..self.count()).filter(|index| !is_there(index)).collect()
+    }
+
+    fn dtypes(&self) -> impl Iterator<Item = DType> {
+        self.0.iter().map(|piece| piece.tensor.dtype)
+    }
+
+    /// The shape of the whole in PyTorch's layout.
+    fn shape(&self) -> Result<Shape, WeightsErrorKind> {
+        let mut whole = Vec::new();
+        for (i, piece) in self.0.iter().enumerate() {
+            let shape = piece.shape()?.to_vec();
+            if i == 0 {
+                whole = shape;
+                continue;
+            }
+            let axis = piece.layout.part.map_or(0, |part| part.axis);
+            let is_alike = |at: usize| at == axis || whole[at] == shape[at];
+            if whole.len() != shape.len() || axis >= shape.len() || !(0..shape.len()).all(is_alike) {
+                let reason = format!("its shape is {shape:?}, which does not continue {whole:?} along axis {axis}");
+                return Err(piece.fault(reason));
+            }
+            whole[axis] = whole[axis].saturating_add(shape[axis]);
+        }
+        Ok(Shape::from(whole))
+    }
+
+    /// The whole as float32 of `shape`, which is PyTorch's.
+    fn read(&self, shape: &Shape) -> Result<TensorData, WeightsErrorKind> {
+        if let [piece] = self.0.as_slice()
+            && piece.layout.axes.is_empty()
+        {
+            let data = read_float32(&piece.key, &piece.tensor)?;
+            return Ok(TensorData::from_bytes(data.into_bytes(), shape.clone(), DType::F32));
+        }
+        let mut parts = Vec::with_capacity(self.0.len());
+        for piece in &self.0 {
+            let data = read_float32(&piece.key, &piece.tensor)?;
+            let values = data
+                .try_into_vec::<f32>()
+                .map_err(|error| piece.fault(format!("{error:?}")))?;
+            parts.push((piece.layout.values(values, &piece.tensor.shape), piece.shape()?));
+        }
+        let axis = self.0[0].layout.part.map_or(0, |part| part.axis);
+        Ok(TensorData::new(layout::join(&parts, axis), shape.clone()))
+    }
 }
 
 /// The tensors by the module's names for them.
-fn rename(tensors: Vec<PackTensor>, remap: fn(&str) -> String) -> Result<BTreeMap<String, Keyed>, WeightsErrorKind> {
+fn rename(tensors: Vec<PackTensor>, options: &LoadOptions) -> Result<BTreeMap<String, Keyed>, WeightsErrorKind> {
     let mut named = BTreeMap::<String, Keyed>::new();
     for tensor in tensors {
         let key = tensor.name.clone();
-        let name = remap(&key);
-        if let Some(other) = named.get(&name) {
+        let name = (options.remap)(&key);
+        let layout = (options.layout)(&key);
+        let piece = Piece { key, tensor, layout };
+        let Some(Keyed(pieces)) = named.get_mut(&name) else {
+            named.insert(name, Keyed(vec![piece]));
+            continue;
+        };
+        let is_other = |other: &&Piece| match (other.layout.part, piece.layout.part) {
+            (Some(other), Some(part)) => other.index == part.index,
+            _ => true,
+        };
+        if let Some(other) = pieces.iter().find(is_other) {
             return Err(WeightsErrorKind::DuplicateName {
                 first: other.key.clone(),
-                second: key,
+                second: piece.key,
                 name,
             });
         }
-        named.insert(name, Keyed { key, tensor });
+        let at = pieces.partition_point(|other| other.index() < piece.index());
+        pieces.insert(at, piece);
     }
     Ok(named)
 }
@@ -195,14 +304,14 @@ impl Fault {
     }
 }
 
-/// `tensor` as float32 of `shape` under `name`, its values checked when they are read.
-fn checked_float32(name: String, key: String, tensor: PackTensor, shape: Shape, fault: Fault) -> PackTensor {
+/// `keyed` as float32 of `shape` under `name`, its values checked when they are read.
+fn checked_float32(name: String, keyed: Keyed, shape: Shape, fault: Fault) -> PackTensor {
     bridge::deferred(name, DType::F32, shape.clone(), None, move || {
         if fault.lock().is_some() {
             return Err(PackError::ValidationError("an earlier tensor is at fault".to_owned()));
         }
-        match read_float32(&key, &tensor) {
-            Ok(data) => Ok(TensorData::from_bytes(data.into_bytes(), shape.clone(), DType::F32)),
+        match keyed.read(&shape) {
+            Ok(data) => Ok(data),
             Err(kind) => {
                 let message = kind.to_string();
                 *fault.lock() = Some(kind);

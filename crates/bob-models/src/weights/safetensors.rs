@@ -1,16 +1,15 @@
 //! The safetensors container, read without mapping it: a tensor's bytes are in memory only while it is loaded.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::Read;
 
-use burn::store::bridge;
-use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
-use burn::tensor::{BoolStore, DType, Shape, TensorData};
+use burn::store::burn_pack::Tensor as PackTensor;
+use burn::tensor::{BoolStore, DType};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use super::WeightsErrorKind;
+use super::source::Source;
 
 /// Bytes of the length at the start of the file.
 const LENGTH: u64 = 8;
@@ -48,30 +47,17 @@ pub(super) fn tensors(mut file: File, file_len: u64) -> Result<Vec<PackTensor>, 
         )));
     }
 
-    let file = Arc::new(Mutex::new(file));
+    let source = Source::new(file, file_len);
     let mut tensors = Vec::new();
     for (name, info) in metadata.tensors() {
         let dtype = dtype(info.dtype)
             .ok_or_else(|| damaged(format!("tensor `{name}` has the unsupported type {:?}", info.dtype)))?;
         let (begin, end) = info.data_offsets;
-        let shape = Shape::from(info.shape.clone());
-        // A length from the file is about to be allocated.
-        let size = info
-            .shape
-            .iter()
-            .try_fold(dtype.size(), |size, &dim| size.checked_mul(dim));
-        if end as u64 > data_len || end.checked_sub(begin) != size || size.is_none() {
-            return Err(damaged(format!("tensor `{name}` claims the bytes {begin} to {end}")));
-        }
-        let (file, declared) = (file.clone(), shape.clone());
-        tensors.push(bridge::deferred(name, dtype, shape, None, move || {
-            let mut bytes = vec![0; end - begin];
-            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.seek(SeekFrom::Start(data_start + begin as u64))
-                .and_then(|_| file.read_exact(&mut bytes))
-                .map_err(|error| PackError::IoError(error.to_string()))?;
-            Ok(TensorData::from_bytes_vec(bytes, declared.clone(), dtype))
-        }));
+        let len = end
+            .checked_sub(begin)
+            .ok_or_else(|| damaged(format!("tensor `{name}` claims the bytes {begin} to {end}")))?;
+        let start = data_start.saturating_add(begin as u64);
+        tensors.push(source.tensor(name, dtype, info.shape.clone(), start, len as u64)?);
     }
     Ok(tensors)
 }

@@ -1,0 +1,208 @@
+//! Archives of TorchScript (`torch.jit.save`): the parameters and buffers that the pickled module tree holds.
+//!
+//! The archive is the zip of `torch.save` with the source of the module's methods beside it, and its `data.pkl` is the
+//! module itself, not a state dict (`torch/csrc/jit/docs/serialization.md` of PyTorch). None of the source is looked at.
+
+use std::io::{BufReader, Read};
+
+use burn::store::bridge;
+use burn::store::burn_pack::Tensor as PackTensor;
+use burn::store::pytorch_reader::MAX_PICKLE_SIZE;
+use burn::tensor::{BoolStore, DType, Shape, TensorData};
+
+use super::WeightsErrorKind;
+use super::layout::gather;
+use super::pickle;
+use super::source::{Archive, num_bytes, pack_error};
+use super::unpickle::{Id, Pickle, Value, unpickle};
+
+/// What the module's classes are named below.
+const CLASSES: &str = "__torch__.";
+
+/// Functions that rebuild lists of numbers, which are no parameters.
+const LISTS: &str = "torch.jit._pickle.";
+
+/// Most modules inside each other.
+const MAX_DEPTH: usize = 64;
+
+/// Whether an archive with the entries `names` is one of TorchScript: only those have constants.
+pub(super) fn is_torchscript(names: &[String]) -> bool {
+    names.iter().any(|name| name.ends_with("/constants.pkl"))
+}
+
+/// The tensors of the `archive` under the names that `state_dict` would give them, their data unread.
+pub(super) fn tensors(archive: &Archive, allowed: &[&str]) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+    let names = archive.names();
+    let pickles: Vec<_> = names.iter().filter(|name| name.ends_with("/data.pkl")).collect();
+    let [name] = pickles.as_slice() else {
+        return Err(damaged(format!("it has {} module trees", pickles.len())));
+    };
+    let bytes = archive.with(name, |entry, size| {
+        if size > MAX_PICKLE_SIZE.min(archive.len()) {
+            return Err(damaged(format!("its pickle claims {size} bytes")));
+        }
+        let mut bytes = Vec::new();
+        BufReader::new(entry).take(size).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    })?;
+    let in_pickle = |error: std::io::Error| damaged(format!("its pickle: {error}"));
+    let mut unknown = pickle::unknown_globals(&mut bytes.as_slice(), allowed).map_err(in_pickle)?;
+    unknown.retain(|name| !name.starts_with(CLASSES) && !name.starts_with(LISTS));
+    if !unknown.is_empty() {
+        return Err(WeightsErrorKind::UnknownGlobals(unknown.into_iter().collect()));
+    }
+
+    let pickle = unpickle(&mut bytes.as_slice()).map_err(in_pickle)?;
+    let mut walk = Walk {
+        archive,
+        folder: name.trim_end_matches("data.pkl"),
+        pickle: &pickle,
+        left: pickle.len(),
+        tensors: Vec::new(),
+    };
+    walk.module(pickle.root, "", 0)?;
+    Ok(walk.tensors)
+}
+
+fn damaged(reason: String) -> WeightsErrorKind {
+    WeightsErrorKind::Damaged(reason)
+}
+
+struct Walk<'a> {
+    archive: &'a Archive,
+    /// The folder of the pickle and the data.
+    folder: &'a str,
+    pickle: &'a Pickle,
+    /// Attributes that may still be visited: a tree has no more than the pickle has values.
+    left: usize,
+    tensors: Vec<PackTensor>,
+}
+
+impl Walk<'_> {
+    /// Whether `id` is a module, whose attributes are then passed through.
+    fn module(&mut self, id: Id, path: &str, depth: usize) -> Result<(), WeightsErrorKind> {
+        let pickle = self.pickle;
+        let Some((class, _, Some(state))) = pickle.object(id) else {
+            return Ok(());
+        };
+        let Value::Dict(attributes) = pickle.get(state) else {
+            return Ok(());
+        };
+        if !class.starts_with(CLASSES) {
+            return Ok(());
+        }
+        if depth > MAX_DEPTH {
+            return Err(damaged(format!("its modules nest deeper than {MAX_DEPTH}")));
+        }
+        for &(key, value) in attributes {
+            self.left = self
+                .left
+                .checked_sub(1)
+                .ok_or_else(|| damaged("its modules repeat themselves".to_owned()))?;
+            let Some(key) = pickle.text(key) else { continue };
+            let name = if path.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{path}.{key}")
+            };
+            match pickle.object(value) {
+                Some(("torch._utils._rebuild_parameter", arguments, _)) => {
+                    let tensor = arguments.first().copied().unwrap_or(value);
+                    self.tensor(tensor, name)?;
+                }
+                Some((function, ..)) if function.starts_with("torch._utils._rebuild_") => self.tensor(value, name)?,
+                _ => self.module(value, &name, depth + 1)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn tensor(&mut self, id: Id, name: String) -> Result<(), WeightsErrorKind> {
+        let parts = self.parts(id).ok_or_else(|| WeightsErrorKind::Tensor {
+            key: name.clone(),
+            reason: "its pickle describes no plain tensor".to_owned(),
+        })?;
+        let Parts {
+            dtype,
+            storage,
+            len,
+            offset,
+            shape,
+            strides,
+        } = parts;
+        // A place beyond the storage is met here, before anything is read.
+        let last = shape.iter().zip(&strides).try_fold(offset, |last, (size, stride)| {
+            last.checked_add(size.saturating_sub(1).checked_mul(*stride)?)
+        });
+        let is_empty = shape.contains(&0);
+        let fits = is_empty || last.is_some_and(|last| last < len);
+        let (Some(bytes), true) = (num_bytes(dtype, &[len]), fits && num_bytes(dtype, &shape).is_some()) else {
+            return Err(damaged(format!(
+                "tensor `{name}` of shape {shape:?} claims more than the {len} values of its storage"
+            )));
+        };
+        let (archive, entry) = (self.archive.clone(), format!("{}data/{storage}", self.folder));
+        let declared = Shape::from(shape.clone());
+        self.tensors
+            .push(bridge::deferred(name, dtype, declared.clone(), None, move || {
+                let size = dtype.size();
+                let stored = archive.bytes(&entry, 0, bytes).map_err(pack_error)?;
+                let mut values = Vec::new();
+                gather(&shape, &strides, offset, &mut |at| {
+                    values.extend_from_slice(&stored[at * size..(at + 1) * size]);
+                });
+                Ok(TensorData::from_bytes_vec(values, declared.clone(), dtype))
+            }));
+        Ok(())
+    }
+
+    fn parts(&self, id: Id) -> Option<Parts> {
+        let pickle = self.pickle;
+        let (_, arguments, _) = pickle.object(id)?;
+        let [storage, offset, shape, strides, ..] = arguments else {
+            return None;
+        };
+        let Value::Persistent(storage) = pickle.get(*storage) else {
+            return None;
+        };
+        // ("storage", type, key, device, length)
+        let [_, kind, key, _, len] = pickle.tuple(*storage)? else {
+            return None;
+        };
+        let (shape, strides) = (pickle.sizes(*shape)?, pickle.sizes(*strides)?);
+        (shape.len() == strides.len()).then_some(Parts {
+            dtype: dtype(pickle.text(*kind)?)?,
+            storage: pickle.text(*key)?.to_owned(),
+            len: pickle.size(*len)?,
+            offset: pickle.size(*offset)?,
+            shape,
+            strides,
+        })
+    }
+}
+
+/// How a tensor lies in its storage.
+struct Parts {
+    dtype: DType,
+    storage: String,
+    len: usize,
+    offset: usize,
+    shape: Vec<usize>,
+    strides: Vec<usize>,
+}
+
+fn dtype(storage: &str) -> Option<DType> {
+    Some(match storage.strip_prefix("torch.")?.strip_suffix("Storage")? {
+        "Double" => DType::F64,
+        "Float" => DType::F32,
+        "Half" => DType::F16,
+        "BFloat16" => DType::BF16,
+        "Long" => DType::I64,
+        "Int" => DType::I32,
+        "Short" => DType::I16,
+        "Char" => DType::I8,
+        "Byte" => DType::U8,
+        "Bool" => DType::Bool(BoolStore::Native),
+        _ => return None,
+    })
+}
