@@ -266,12 +266,13 @@ fn tch_agrees_with_flex() {
 }
 
 /// Eight bits of mantissa give 4e-3 a rounding, and the floor says that they were the ones in use. A step through batch
-/// norms of few values multiplies an error by some hundred, as the float32 figures show.
+/// norms of few values multiplies an error by some hundred, and Swin V2's cosines of few channels by some ten, as the float32
+/// figures show.
 #[cfg(feature = "tch")]
 #[test]
 fn bfloat16_on_tch_is_near_float32_on_flex() {
     let wrap = |backbone| Autocast::new(backbone, BackendName::Tch).expect("LibTorch computes in bfloat16");
-    check(BackendName::Tch, wrap, [[3e-2, 5e-1], [3e-2, 1e-1]], 1e-5);
+    check(BackendName::Tch, wrap, [[3e-2, 5e-1], [1.5e-1, 3e-1]], 1e-5);
 }
 
 /// Of the families without batch norm: what is computed again is the same.
