@@ -58,6 +58,10 @@ pub struct NormFreeNetConfig {
     /// Channels of the stem.
     #[config(default = 128)]
     pub stem_chs: usize,
+    /// Channels of the third of four convolutions of the stem, of which the second has half and the first a quarter;
+    /// none for half of the stem's, as timm has it.
+    #[config(default = "None")]
+    pub stem_mid_chs: Option<usize>,
     /// Channels of a group of the 3×3 convolutions, which rounds their width down to whole groups; none for one group.
     #[config(default = "Some(128)")]
     pub group_size: Option<usize>,
@@ -163,14 +167,15 @@ impl NormFreeNetConfig {
             stride: 2,
             ..self.conv_without_activation(channels, kernel)
         };
+        let third = self.stem_mid_chs.unwrap_or(channels / 2);
         match self.stem_type {
             NormFreeStem::DeepQuad => Stem::DeepQuad(DeepQuad {
-                conv1: first([3, channels / 8], 3).init(device),
-                conv2: self.conv([channels / 8, channels / 4], 3).init(device),
-                conv3: self.conv([channels / 4, channels / 2], 3).init(device),
+                conv1: first([3, third / 4], 3).init(device),
+                conv2: self.conv([third / 4, third / 2], 3).init(device),
+                conv3: self.conv([third / 2, third], 3).init(device),
                 conv4: ConvConfig {
                     stride: 2,
-                    ..self.conv([channels / 2, channels], 3)
+                    ..self.conv([third, channels], 3)
                 }
                 .init(device),
             }),

@@ -87,8 +87,11 @@ fn deepmind(multiple: usize) -> NormFreeNetConfig {
     as_deepmind(variant(multiple, WIDTHS))
 }
 
+/// DeepMind's stem ends with half of the first width, and is of 16, 32 and 64 channels before (`nfnets/nfnet.py`).
 fn deepmind_plus(multiple: usize) -> NormFreeNetConfig {
     as_deepmind(variant(multiple, PLUS))
+        .with_stem_chs(PLUS[0] / 2)
+        .with_stem_mid_chs(Some(64))
 }
 
 fn as_deepmind(config: NormFreeNetConfig) -> NormFreeNetConfig {
