@@ -4,7 +4,7 @@
 //! Maps run channels last between blocks, which is what every layer but the depthwise convolution wants.
 
 use bob_core::{Backbone, CostCounter, FeatureInfo, Preprocess, Pretraining};
-use bob_ops::{Activation, Epilogue, checkpoint, nn};
+use bob_ops::{Activation, Epilogue, nn};
 use burn::config::Config;
 use burn::module::{Module, Param, ParamId, list_param_ids};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -12,7 +12,7 @@ use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, PaddingConfig2d}
 use burn::tensor::{Device, Tensor};
 
 use crate::hub::{self, TimmCheckpoint};
-use crate::layers::{channels_first, channels_last, global_avg_pool};
+use crate::layers::{channels_first, channels_last, classify, global_avg_pool, pass};
 use crate::mlp::{Mlp, scale_outputs, scaled};
 use crate::patch_embed::{grid_of, patches};
 use crate::registry::{Architecture, Family};
@@ -148,13 +148,9 @@ impl Stage {
             Some((norm, conv)) => patches(nn::layer_norm(norm, EPSILON, x), conv),
             None => x,
         };
-        self.blocks.iter().fold(x, |x, block| {
-            if self.grad_checkpointing {
-                checkpoint(block, x, Block::forward)
-            } else {
-                block.forward(x)
-            }
-        })
+        self.blocks
+            .iter()
+            .fold(x, |x, block| pass(block, x, Block::forward, self.grad_checkpointing))
     }
 }
 
@@ -303,10 +299,7 @@ impl Backbone for ConvNext {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.head
-            .fc
-            .as_ref()
-            .map(|fc| nn::linear(fc, embedding, Epilogue::none()))
+        classify(&self.head.fc, embedding)
     }
 
     /// As timm's `group_matcher`: the stem, every block (a downsampling belongs to the block after it), the

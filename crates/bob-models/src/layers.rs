@@ -1,11 +1,11 @@
-//! Layers that the convolutional families share.
+//! Layers that families share.
 
 use bob_core::CostCounter;
-use bob_ops::{Conv2dOptions, Epilogue, add_relu, mean_pool, nn};
+use bob_ops::{Conv2dOptions, Epilogue, add_relu, checkpoint, mean_pool, nn};
 use burn::config::Config;
 use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, Initializer, PaddingConfig2d};
+use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, PaddingConfig2d};
 use burn::tensor::ops::AvgPoolOptions;
 use burn::tensor::{Device, Tensor, module};
 
@@ -207,6 +207,30 @@ pub(crate) fn make_divisible(channels: f64) -> usize {
 /// The multiple of 8 nearest to `channels`, at least 8 (`make_divisible(channels, 8, round_limit=0)`).
 pub(crate) fn nearest_multiple_of_8(channels: f64) -> usize {
     (((channels + 4.0) / 8.0) as usize * 8).max(8)
+}
+
+/// The classes' scores by a classifier that may be absent.
+///
+/// # Shapes
+///   - embedding: `[batch, num_features]`
+///   - output: `[batch, num_classes]`
+pub(crate) fn classify(classifier: &Option<Linear>, embedding: Tensor<2>) -> Option<Tensor<2>> {
+    let classifier = classifier.as_ref()?;
+    Some(nn::linear(classifier, embedding, Epilogue::none()))
+}
+
+/// `forward(block, x)`, computed again in the backward pass where `again` says so.
+pub(crate) fn pass<B: Module + 'static, const D: usize>(
+    block: &B,
+    x: Tensor<D>,
+    forward: fn(&B, Tensor<D>) -> Tensor<D>,
+    again: bool,
+) -> Tensor<D> {
+    if again {
+        checkpoint(block, x, forward)
+    } else {
+        forward(block, x)
+    }
 }
 
 /// Maps with channels last, as images come with them first.

@@ -6,14 +6,14 @@
 //! says so.
 
 use bob_core::{Backbone, CostCounter, FeatureInfo, Preprocess};
-use bob_ops::{Activation, Epilogue, gate_channels, nn};
+use bob_ops::{Activation, gate_channels};
 use burn::config::Config;
 use burn::module::{Module, ParamId, list_param_ids};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::{Device, Tensor};
 
 use crate::hub::{TimmCheckpoint, imagenet_1k};
-use crate::layers::{ConvNorm, channels_first, channels_last, conv2d, count_conv, global_avg_pool};
+use crate::layers::{ConvNorm, channels_first, channels_last, classify, conv2d, count_conv, global_avg_pool};
 use crate::registry::{Architecture, CheckpointEntry, Family, InitOptions};
 use crate::squeeze_excite::SqueezeExcite;
 use crate::{AnyBackbone, init as initial};
@@ -231,10 +231,7 @@ impl Backbone for RegNet {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.head
-            .fc
-            .as_ref()
-            .map(|fc| nn::linear(fc, embedding, Epilogue::none()))
+        classify(&self.head.fc, embedding)
     }
 
     /// Any size fits.

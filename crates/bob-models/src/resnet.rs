@@ -6,7 +6,7 @@
 //! Descriptor for Image Copy Detection" (arXiv:2202.10261).
 
 use bob_core::{Backbone, Checkpoint, CostCounter, FeatureInfo, Interpolation, Preprocess};
-use bob_ops::{Activation, Epilogue, max_pool2d, nn};
+use bob_ops::{Activation, max_pool2d};
 use burn::config::Config;
 use burn::module::{Module, ParamId, list_param_ids};
 use burn::nn::conv::Conv2d;
@@ -17,7 +17,8 @@ use burn::tensor::{Device, Tensor};
 use crate::hub::{self, TimmCheckpoint, imagenet_1k};
 use crate::init::zeros;
 use crate::layers::{
-    batch_norm, channels_first, channels_last, conv_norm, conv_norm_add, conv2d, count_conv, fold, global_avg_pool,
+    batch_norm, channels_first, channels_last, classify, conv_norm, conv_norm_add, conv2d, count_conv, fold,
+    global_avg_pool,
 };
 use crate::registry::{Architecture, CheckpointEntry, Family, InitOptions};
 
@@ -359,10 +360,7 @@ impl Backbone for ResNet {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        let classifier = if self.has_descriptor { &self.head } else { &self.fc };
-        classifier
-            .as_ref()
-            .map(|classifier| nn::linear(classifier, embedding, Epilogue::none()))
+        classify(if self.has_descriptor { &self.head } else { &self.fc }, embedding)
     }
 
     /// Any size fits.

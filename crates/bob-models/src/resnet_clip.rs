@@ -14,7 +14,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, s};
 
 use crate::hub::{CLIP_IGNORED, TimmCheckpoint, openai_clip};
-use crate::layers::{ConvNorm, avg_pool2, channels_first, channels_last, conv2d, count_conv, make_divisible};
+use crate::layers::{ConvNorm, avg_pool2, channels_first, channels_last, classify, conv2d, count_conv, make_divisible};
 use crate::registry::{Architecture, CheckpointEntry, Family, InitOptions};
 use crate::{AnyBackbone, init as initial, resample};
 
@@ -290,7 +290,7 @@ impl Backbone for ClipResNet {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.fc.as_ref().map(|fc| nn::linear(fc, embedding, Epilogue::none()))
+        classify(&self.fc, embedding)
     }
 
     fn size_divisibility(&self) -> usize {

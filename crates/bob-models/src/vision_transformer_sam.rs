@@ -14,7 +14,7 @@ use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, PaddingConfig2d}
 use burn::tensor::{Device, Int, Tensor, TensorData, s};
 
 use crate::hub::{self, TimmCheckpoint};
-use crate::layers::{channels_first, count_conv, global_avg_pool};
+use crate::layers::{channels_first, classify, count_conv, global_avg_pool};
 use crate::mlp::{Mlp, scaled_linear};
 use crate::patch_embed::PatchEmbed;
 use crate::registry::{Architecture, CheckpointEntry, Family, InitOptions};
@@ -350,10 +350,7 @@ impl Backbone for VisionTransformerSam {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.head
-            .fc
-            .as_ref()
-            .map(|fc| nn::linear(fc, embedding, Epilogue::none()))
+        classify(&self.head.fc, embedding)
     }
 
     fn size_divisibility(&self) -> usize {

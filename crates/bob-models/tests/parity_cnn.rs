@@ -3,94 +3,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
+mod common;
 
 use bob_core::{Backbone, CostCounter, num_parameters};
-use bob_models::weights::{LoadOptions, load_module};
 use bob_models::{
     Activation, AnyBackbone, BlockType, EfficientNetConfig, InitOptions, ResNetConfig, StageConfig, StemType,
     architectures, checkpoints, create_random,
 };
 use burn::module::list_param_ids;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
+use common::load;
 use safetensors::SafeTensors;
 
-/// Relative L2 error allowed against timm, an order above what float32 gives.
-const TOLERANCE: f64 = 1e-5;
-
-/// What a fixture holds besides weights and `num_batches_tracked`.
-const OUTPUTS: &[&str] = &[
-    "*.num_batches_tracked",
-    "images",
-    "embedding",
-    "logits",
-    "stage0",
-    "stage1",
-    "stage2",
-    "stage3",
-    "stage4",
-];
-
-fn tensor<const D: usize>(file: &SafeTensors, key: &str) -> Tensor<D> {
-    let view = file.tensor(key).unwrap();
-    let values: Vec<f32> = view
-        .data()
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect();
-    Tensor::from_data(TensorData::new(values, view.shape().to_vec()), &Device::flex())
-}
-
-fn relative_error<const D: usize>(actual: Tensor<D>, expected: Tensor<D>) -> f64 {
-    assert_eq!(actual.dims(), expected.dims());
-    let norm = |x: Tensor<D>| x.clone().mul(x).sum().into_scalar::<f32>().sqrt();
-    f64::from(norm(actual - expected.clone()) / norm(expected))
-}
-
-/// Embedding, logits and every map equal timm's, batch norm folded and not; folded, also on a device that tracks gradients.
+/// Equal to timm, with maps at these `reductions`.
 fn check(name: &str, reductions: [usize; 5], init: impl Fn(&Device) -> AnyBackbone) {
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/models"))
-        .join(format!("{name}.safetensors"));
-    let bytes = std::fs::read(&path).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let options = LoadOptions {
-        ignored: OUTPUTS,
-        ..LoadOptions::default()
-    };
-    let load = |device: &Device| load_module(init(device), &path, &options).unwrap().0;
-    let backbone = load(&Device::flex());
-    let images: Tensor<4> = tensor(&file, "images");
-
-    let info = backbone.feature_info();
-    assert_eq!(
-        info.iter().map(|info| info.reduction).collect::<Vec<_>>(),
-        reductions,
-        "{name}"
-    );
-    for (backbone, how) in [(backbone.clone(), "as loaded"), (backbone.fuse(), "folded")] {
-        let embedding = backbone.forward_embedding(images.clone());
-        assert_eq!(embedding.dims()[1], backbone.num_features(), "{name}");
-        let logits = backbone.forward_classifier(embedding.clone()).unwrap();
-        let mut errors = vec![
-            relative_error(embedding, tensor(&file, "embedding")),
-            relative_error(logits, tensor(&file, "logits")),
-        ];
-        let maps = backbone.forward_intermediates(images.clone());
-        assert_eq!(maps.len(), info.len(), "{name}");
-        for (stage, (map, info)) in maps.into_iter().zip(&info).enumerate() {
-            assert_eq!(map.dims()[1], info.num_chs, "{name} stage{stage}");
-            errors.push(relative_error(map, tensor(&file, &format!("stage{stage}"))));
-        }
-        assert!(
-            errors.iter().all(|error| *error < TOLERANCE),
-            "{name} {how}: {errors:?}"
-        );
-    }
-
-    let device = Device::flex().autodiff();
-    let embedding = load(&device).fuse().forward_embedding(images.to_device(&device));
-    let error = relative_error(embedding.inner(), tensor(&file, "embedding"));
-    assert!(error < TOLERANCE, "{name} under autodiff: {error}");
+    let found = init(&Device::flex()).feature_info().into_iter();
+    let found: Vec<_> = found.map(|info| info.reduction).collect();
+    assert_eq!(found, reductions, "{name}");
+    common::check(name, |device| load(init(device), name, None));
 }
 
 #[test]

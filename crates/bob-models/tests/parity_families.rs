@@ -4,34 +4,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
+mod common;
 
 use bob_core::{Backbone, CostCounter, num_parameters};
-use bob_models::weights::{self, LoadOptions, load_module};
+use bob_models::weights;
 use bob_models::{
     Activation, AnyBackbone, BlockType, ChannelAttention, ClipResNetConfig, ConvNextConfig, InitOptions,
     NormFreeNetConfig, NormFreeStem, RegNetConfig, ResNetConfig, SwinTransformerV2Config, VisionTransformerConfig,
     VisionTransformerSamConfig, architectures, checkpoints,
 };
 use burn::module::{Module, ModuleVisitor, Param, list_param_ids};
-use burn::tensor::{Device, Tensor, TensorData};
-use safetensors::SafeTensors;
-
-/// Relative L2 error allowed against the reference, an order above what float32 gives.
-const TOLERANCE: f64 = 1e-5;
-
-/// What a fixture holds besides weights.
-const OUTPUTS: &[&str] = &[
-    "*.num_batches_tracked",
-    "images",
-    "embedding",
-    "logits",
-    "stage0",
-    "stage1",
-    "stage2",
-    "stage3",
-    "stage4",
-];
+use burn::tensor::{Device, Tensor};
+use common::{check, images, load, path, relative_error, tensor};
 
 /// A fixture and how its backbone is initialised.
 struct Member {
@@ -57,11 +41,6 @@ impl Member {
         }
     }
 
-    fn path(&self) -> PathBuf {
-        PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/models"))
-            .join(format!("{}.safetensors", self.fixture))
-    }
-
     fn load(&self, device: &Device) -> AnyBackbone {
         let entry = self.named_as.map(|name| {
             checkpoints()
@@ -69,14 +48,7 @@ impl Member {
                 .find(|entry| entry.checkpoint.name == name)
                 .unwrap()
         });
-        let mut ignored = OUTPUTS.to_vec();
-        ignored.extend(entry.as_ref().map_or(&[][..], |entry| entry.ignored));
-        let options = LoadOptions {
-            ignored: &ignored,
-            remap: entry.map_or(str::to_owned, |entry| entry.remap),
-            ..LoadOptions::default()
-        };
-        load_module((self.init)(device), &self.path(), &options).unwrap().0
+        load((self.init)(device), self.fixture, entry.as_ref())
     }
 }
 
@@ -208,65 +180,10 @@ fn members() -> Vec<Member> {
     ]
 }
 
-fn tensor<const D: usize>(file: &SafeTensors, key: &str) -> Option<Tensor<D>> {
-    let view = file.tensor(key).ok()?;
-    let values: Vec<f32> = view
-        .data()
-        .chunks_exact(4)
-        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect();
-    let data = TensorData::new(values, view.shape().to_vec());
-    Some(Tensor::from_data(data, &Device::flex()))
-}
-
-fn relative_error<const D: usize>(actual: Tensor<D>, expected: Tensor<D>) -> f64 {
-    assert_eq!(actual.dims(), expected.dims());
-    let norm = |x: Tensor<D>| x.clone().mul(x).sum().into_scalar::<f32>().sqrt();
-    f64::from(norm(actual - expected.clone()) / norm(expected))
-}
-
-/// Embedding, logits and every map equal the reference's, as loaded and fused; fused, also on a device that tracks
-/// gradients.
 #[test]
 fn tiny_members_equal_their_references() {
     for member in members() {
-        let name = member.fixture;
-        let bytes = std::fs::read(member.path()).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let images: Tensor<4> = tensor(&file, "images").unwrap();
-        let [_, _, height, width] = images.dims();
-        let backbone = member.load(&Device::flex());
-        let info = backbone.feature_info();
-        for (backbone, how) in [(backbone.clone(), "as loaded"), (backbone.fuse(), "fused")] {
-            let embedding = backbone.forward_embedding(images.clone());
-            assert_eq!(embedding.dims()[1], backbone.num_features(), "{name}");
-            let logits = backbone.forward_classifier(embedding.clone());
-            let mut errors = vec![relative_error(embedding, tensor(&file, "embedding").unwrap())];
-            match (logits, tensor(&file, "logits")) {
-                (Some(found), Some(expected)) => errors.push(relative_error(found, expected)),
-                (found, expected) => assert!(found.is_none() && expected.is_none(), "{name}: logits"),
-            }
-            let maps = backbone.forward_intermediates(images.clone());
-            assert_eq!(maps.len(), info.len(), "{name}");
-            assert!(tensor::<4>(&file, &format!("stage{}", maps.len())).is_none(), "{name}");
-            for (stage, (map, info)) in maps.into_iter().zip(&info).enumerate() {
-                let size = [height, width].map(|size| size.div_ceil(info.reduction));
-                assert_eq!(map.dims()[1..], [info.num_chs, size[0], size[1]], "{name} stage{stage}");
-                errors.push(relative_error(map, tensor(&file, &format!("stage{stage}")).unwrap()));
-            }
-            let worst = errors.iter().copied().fold(0.0, f64::max);
-            eprintln!("{name} {how}: {worst:.1e}");
-            // Written so that a NaN fails.
-            assert!(
-                errors.iter().all(|error| *error < TOLERANCE),
-                "{name} {how}: {errors:?}"
-            );
-        }
-
-        let device = Device::flex().autodiff();
-        let embedding = member.load(&device).fuse().forward_embedding(images.to_device(&device));
-        let error = relative_error(embedding.inner(), tensor(&file, "embedding").unwrap());
-        assert!(error < TOLERANCE, "{name} under autodiff: {error}");
+        check(member.fixture, |device| member.load(device));
     }
 }
 
@@ -298,11 +215,8 @@ fn every_parameter_trains_and_has_a_layer() {
     let device = Device::flex().autodiff();
     for member in members() {
         let name = member.fixture;
-        let bytes = std::fs::read(member.path()).unwrap();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let images: Tensor<4> = tensor(&file, "images").unwrap();
         let backbone = member.load(&device);
-        let embedding = backbone.forward_embedding(images.to_device(&device));
+        let embedding = backbone.forward_embedding(images(name).to_device(&device));
         let output = backbone.forward_classifier(embedding.clone());
         let classifier = 2 * usize::from(output.is_some());
         let output = output.unwrap_or(embedding);
@@ -472,12 +386,10 @@ fn full_size_members_cost_what_torch_counts() {
 /// The position embedding that a network of MoCo v3 starts with is the one of its checkpoints.
 #[test]
 fn the_fixed_position_embedding_is_moco_s() {
-    let path = tempfile::NamedTempFile::new().unwrap();
-    weights::save(&mocov3().init(&Device::flex()).into(), path.path()).unwrap();
-    let found = std::fs::read(path.path()).unwrap();
-    let found = SafeTensors::deserialize(&found).unwrap();
-    let expected = std::fs::read(Member::new("vit_mocov3", |device| mocov3().init(device)).path()).unwrap();
-    let expected = SafeTensors::deserialize(&expected).unwrap();
+    let saved = tempfile::NamedTempFile::new().unwrap();
+    weights::save(&mocov3().init(&Device::flex()).into(), saved.path()).unwrap();
+    let found = std::fs::read(saved.path()).unwrap();
+    let expected = std::fs::read(path("vit_mocov3")).unwrap();
     let error = relative_error(
         tensor::<3>(&found, "pos_embed").unwrap(),
         tensor(&expected, "module.base_encoder.pos_embed").unwrap(),

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::PathBuf;
+mod common;
 
 use bob_core::{Backbone, CostCounter, num_parameters};
 use bob_models::{
@@ -10,93 +10,12 @@ use bob_models::{
     architectures,
 };
 use burn::module::{Module, ModuleVisitor, Param, list_param_ids};
-use burn::store::{ModuleSnapshot, ModuleStore, PyTorchToBurnAdapter, SafetensorsStore, bridge};
 use burn::tensor::{Device, Tensor};
+use common::{check_outputs, images, load};
 
-/// Relative L2 error allowed against timm, an order above what float32 gives.
-const TOLERANCE: f64 = 1e-5;
-/// What the fixtures hold besides weights and maps.
-const OUTPUTS: [&str; 3] = ["images", "embedding", "logits"];
-
-fn store(name: &str) -> SafetensorsStore {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/models"));
-    SafetensorsStore::from_file(folder.join(format!("{name}.safetensors")))
-        .with_from_adapter(PyTorchToBurnAdapter)
-        .skip_enum_variants(true)
-        .allow_partial(true)
-        .validate(false)
-}
-
-fn load(mut backbone: AnyBackbone, name: &str) -> AnyBackbone {
-    let result = backbone.load_from(&mut store(name)).unwrap();
-    assert!(
-        result.errors.is_empty() && result.missing.is_empty(),
-        "{name}: {result}"
-    );
-    let unused: Vec<_> = result
-        .unused
-        .iter()
-        .filter(|key| !OUTPUTS.contains(&key.as_str()) && !key.starts_with("stage") || key.starts_with("stages"))
-        .collect();
-    assert!(unused.is_empty(), "{name}: {unused:?}");
-    backbone
-}
-
-fn oracle<const D: usize>(name: &str, key: &str) -> Option<Tensor<D>> {
-    let mut store = store(name);
-    let tensor = store.get_tensor(key).unwrap()?.clone();
-    Some(Tensor::from_data(bridge::into_data(tensor).unwrap(), &Device::flex()))
-}
-
-fn relative_error<const D: usize>(actual: Tensor<D>, expected: Tensor<D>) -> f64 {
-    assert_eq!(actual.dims(), expected.dims());
-    let norm = |x: Tensor<D>| x.clone().mul(x).sum().into_scalar::<f32>().sqrt();
-    f64::from(norm(actual - expected.clone()) / norm(expected))
-}
-
-fn check_outputs(backbone: &AnyBackbone, name: &str, how: &str) {
-    let images: Tensor<4> = oracle(name, "images").unwrap();
-    let [_, _, height, width] = images.dims();
-    let info = backbone.feature_info();
-
-    let embedding = backbone.forward_embedding(images.clone());
-    assert_eq!(embedding.dims()[1], backbone.num_features(), "{name}");
-    let logits = backbone.forward_classifier(embedding.clone()).unwrap();
-    let maps = backbone.forward_intermediates(images);
-    assert_eq!(maps.len(), info.len(), "{name}");
-    assert!(
-        oracle::<4>(name, &format!("stage{}", maps.len())).is_none(),
-        "{name}: a map is not given"
-    );
-
-    let mut errors = vec![
-        relative_error(embedding, oracle(name, "embedding").unwrap()),
-        relative_error(logits, oracle(name, "logits").unwrap()),
-    ];
-    for (i, (map, info)) in maps.into_iter().zip(info).enumerate() {
-        let [_, channels, rows, columns] = map.dims();
-        assert_eq!(channels, info.num_chs, "{name} stage{i}");
-        if height % info.reduction == 0 && width % info.reduction == 0 {
-            assert_eq!(
-                [rows, columns],
-                [height / info.reduction, width / info.reduction],
-                "{name} stage{i}"
-            );
-        }
-        errors.push(relative_error(map, oracle(name, &format!("stage{i}")).unwrap()));
-    }
-    // Written so that a NaN fails.
-    assert!(
-        errors.iter().all(|error| *error < TOLERANCE),
-        "{name} {how}: {errors:?}"
-    );
-}
-
-/// Embedding, logits and every map equal timm's, folded and not.
-fn check(name: &str, backbone: impl Into<AnyBackbone>) {
-    let backbone = load(backbone.into(), name);
-    check_outputs(&backbone, name, "as loaded");
-    check_outputs(&backbone.fuse(), name, "fused");
+/// Equal to timm.
+fn check<B: Into<AnyBackbone>>(name: &str, init: impl Fn(&Device) -> B) {
+    common::check(name, |device| load(init(device).into(), name, None));
 }
 
 fn convnext() -> ConvNextConfig {
@@ -118,37 +37,33 @@ fn swin(window_size: usize, input_size: [usize; 2]) -> SwinTransformerV2Config {
 
 #[test]
 fn convnext_equals_timm() {
-    let device = Device::flex();
-    check("convnext_linear_mlp", convnext().init(&device));
-    check("convnext_conv_mlp", convnext().with_conv_mlp(true).init(&device));
+    check("convnext_linear_mlp", |device| convnext().init(device));
+    check("convnext_conv_mlp", |device| {
+        convnext().with_conv_mlp(true).init(device)
+    });
 }
 
 #[test]
 fn vit_equals_timm() {
-    let device = Device::flex();
     let scaled = || vit().with_init_values(Some(0.1));
-    check("vit_token", vit().init(&device));
-    check(
-        "vit_avg_layer_scale",
-        scaled().with_global_pool(GlobalPool::Avg).init(&device),
-    );
-    check(
-        "vit_reg_no_embed_class",
-        scaled().with_reg_tokens(2).with_no_embed_class(true).init(&device),
-    );
-    check(
-        "vit_pre_norm",
-        vit().with_pre_norm(true).with_norm_epsilon(1e-5).init(&device),
-    );
+    check("vit_token", |device| vit().init(device));
+    check("vit_avg_layer_scale", |device| {
+        scaled().with_global_pool(GlobalPool::Avg).init(device)
+    });
+    check("vit_reg_no_embed_class", |device| {
+        scaled().with_reg_tokens(2).with_no_embed_class(true).init(device)
+    });
+    check("vit_pre_norm", |device| {
+        vit().with_pre_norm(true).with_norm_epsilon(1e-5).init(device)
+    });
 }
 
 #[test]
 fn vit_of_another_size_equals_timm() {
-    let device = Device::flex();
     for name in ["vit_dynamic_up", "vit_dynamic_down", "vit_loaded_at_another_size"] {
-        check(name, vit().init(&device));
-        let [_, _, height, width] = oracle::<4>(name, "images").unwrap().dims();
-        let AnyBackbone::VisionTransformer(loaded) = load(vit().init(&device).into(), name) else {
+        check(name, |device| vit().init(device));
+        let [_, _, height, width] = images(name).dims();
+        let AnyBackbone::VisionTransformer(loaded) = load(vit().init(&Device::flex()).into(), name, None) else {
             unreachable!("a ViT stays a ViT")
         };
         check_outputs(&loaded.set_input_size([height, width]).into(), name, "resized once");
@@ -157,14 +72,12 @@ fn vit_of_another_size_equals_timm() {
 
 #[test]
 fn swinv2_equals_timm() {
-    let device = Device::flex();
-    check("swinv2_shift", swin(4, [32, 48]).init(&device));
-    check(
-        "swinv2_pretrained_window",
-        swin(4, [32, 32]).with_pretrained_window_sizes(vec![3, 2]).init(&device),
-    );
-    check("swinv2_small_map", swin(8, [32, 32]).init(&device));
-    check("swinv2_padded", swin(4, [40, 40]).init(&device));
+    check("swinv2_shift", |device| swin(4, [32, 48]).init(device));
+    check("swinv2_pretrained_window", |device| {
+        swin(4, [32, 32]).with_pretrained_window_sizes(vec![3, 2]).init(device)
+    });
+    check("swinv2_small_map", |device| swin(8, [32, 32]).init(device));
+    check("swinv2_padded", |device| swin(4, [40, 40]).init(device));
 }
 
 /// Architecture, parameters, and timm's count of 10^9 multiply-accumulates and 10^6 activations.
@@ -233,7 +146,7 @@ fn loaded(device: &Device) -> Vec<(&'static str, AnyBackbone)> {
         ("swinv2_shift", swin(4, [32, 48]).init(device).into()),
         ("swinv2_padded", swin(4, [40, 40]).init(device).into()),
     ]
-    .map(|(name, backbone)| (name, load(backbone, name)))
+    .map(|(name, backbone)| (name, load(backbone, name, None)))
     .into()
 }
 
@@ -258,7 +171,7 @@ impl ModuleVisitor for Gradients<'_> {
 fn every_parameter_has_a_gradient() {
     let device = Device::flex().autodiff();
     for (name, backbone) in loaded(&device) {
-        let images: Tensor<4> = Tensor::from_data(oracle::<4>(name, "images").unwrap().into_data(), &device);
+        let images = images(name).to_device(&device);
         let logits = backbone.forward_classifier(backbone.forward_embedding(images)).unwrap();
         let gradients = logits.clone().mul(logits).sum().backward();
         let mut visitor = Gradients {

@@ -8,7 +8,6 @@ mod blocks;
 mod checkpoints;
 
 use bob_core::{Backbone, CostCounter, FeatureInfo};
-use bob_ops::{Epilogue, nn};
 use burn::config::Config;
 use burn::module::{Module, ParamId, list_param_ids};
 use burn::nn::conv::Conv2d;
@@ -16,8 +15,8 @@ use burn::nn::{BatchNorm, Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Tensor};
 
 use crate::layers::{
-    Activation, batch_norm, channels_first, channels_last, conv_norm, conv2d, count_conv, fold, global_avg_pool,
-    make_divisible,
+    Activation, batch_norm, channels_first, channels_last, classify, conv_norm, conv2d, count_conv, fold,
+    global_avg_pool, make_divisible,
 };
 use crate::registry::{Architecture, Family, InitOptions};
 use blocks::Block;
@@ -241,9 +240,7 @@ impl Backbone for EfficientNet {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.classifier
-            .as_ref()
-            .map(|classifier| nn::linear(classifier, embedding, Epilogue::none()))
+        classify(&self.classifier, embedding)
     }
 
     /// Any size fits: EfficientNet-Lite2 was trained at 260 pixels.

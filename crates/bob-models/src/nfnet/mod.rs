@@ -13,14 +13,14 @@ mod conv;
 mod table;
 
 use bob_core::{Backbone, CostCounter, FeatureInfo};
-use bob_ops::{Epilogue, max_pool2d, nn};
+use bob_ops::max_pool2d;
 use burn::config::Config;
 use burn::module::{Module, ParamId, list_param_ids};
 use burn::nn::{Initializer, Linear};
 use burn::tensor::{Device, Tensor};
 
 use crate::init;
-use crate::layers::{Activation, channels_first, channels_last, global_avg_pool, make_divisible};
+use crate::layers::{Activation, channels_first, channels_last, classify, global_avg_pool, make_divisible};
 use blocks::{Block, BlockConfig};
 use conv::{ConvConfig, ScaledStdConv2d};
 pub(crate) use table::FAMILY;
@@ -348,10 +348,7 @@ impl Backbone for NormFreeNet {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.head
-            .fc
-            .as_ref()
-            .map(|fc| nn::linear(fc, embedding, Epilogue::none()))
+        classify(&self.head.fc, embedding)
     }
 
     /// Any size fits.

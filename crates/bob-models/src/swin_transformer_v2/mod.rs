@@ -5,14 +5,14 @@
 //! `timm/models/swin_transformer_v2.py` (1.0.31).
 
 use bob_core::{Backbone, CostCounter, FeatureInfo};
-use bob_ops::{Epilogue, add, checkpoint, nn};
+use bob_ops::{Epilogue, add, nn};
 use burn::config::Config;
 use burn::module::{Module, ParamId, list_param_ids};
 use burn::nn::{LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::{Device, Tensor};
 
 use crate::init;
-use crate::layers::global_avg_pool;
+use crate::layers::{classify, global_avg_pool, pass};
 use crate::mlp::Mlp;
 use crate::patch_embed::PatchEmbed;
 
@@ -169,13 +169,9 @@ impl Stage {
             Some(downsample) => downsample.forward(x),
             None => x,
         };
-        self.blocks.iter().fold(x, |x, block| {
-            if self.grad_checkpointing {
-                checkpoint(block, x, Block::forward)
-            } else {
-                block.forward(x)
-            }
-        })
+        self.blocks
+            .iter()
+            .fold(x, |x, block| pass(block, x, Block::forward, self.grad_checkpointing))
     }
 }
 
@@ -254,10 +250,7 @@ impl Backbone for SwinTransformerV2 {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.head
-            .fc
-            .as_ref()
-            .map(|fc| nn::linear(fc, embedding, Epilogue::none()))
+        classify(&self.head.fc, embedding)
     }
 
     fn size_divisibility(&self) -> usize {

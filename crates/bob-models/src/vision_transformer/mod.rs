@@ -7,12 +7,13 @@
 use std::ops::Range;
 
 use bob_core::{Backbone, CostCounter, FeatureInfo};
-use bob_ops::{Epilogue, attention, checkpoint, linear, mean_pool, nn};
+use bob_ops::{Epilogue, attention, linear, mean_pool, nn};
 use burn::config::Config;
 use burn::module::{Module, Param, ParamId, list_param_ids};
 use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear};
 use burn::tensor::{Device, Tensor, TensorData, activation, s};
 
+use crate::layers::{classify, pass};
 use crate::mlp::{Mlp, scale_outputs, scaled_linear};
 use crate::patch_embed::PatchEmbed;
 use crate::{init, resample};
@@ -238,14 +239,6 @@ impl VisionTransformer {
         self
     }
 
-    fn pass(&self, block: &Block, x: Tensor<3>, forward: fn(&Block, Tensor<3>) -> Tensor<3>) -> Tensor<3> {
-        if self.grad_checkpointing {
-            checkpoint(block, x, forward)
-        } else {
-            forward(block, x)
-        }
-    }
-
     /// Tokens before the patches.
     fn num_prefix_tokens(&self) -> usize {
         1 + self.reg_token.as_ref().map_or(0, |token| token.lazy_shape()[1])
@@ -448,7 +441,11 @@ impl Backbone for VisionTransformer {
 
     fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2> {
         let (x, _) = self.forward_embed(images);
-        let through = |blocks: &[Block]| blocks.iter().fold(x, |x, block| self.pass(block, x, Block::forward));
+        let through = |blocks: &[Block]| {
+            blocks
+                .iter()
+                .fold(x, |x, block| pass(block, x, Block::forward, self.grad_checkpointing))
+        };
         match &self.fc_norm {
             Some(fc_norm) => {
                 let x = through(&self.blocks);
@@ -458,7 +455,7 @@ impl Backbone for VisionTransformer {
             None => {
                 // Of the last block and the norm, only the token that is used need pass.
                 let token = match self.blocks.split_last() {
-                    Some((last, others)) => self.pass(last, through(others), Block::forward_token),
+                    Some((last, others)) => pass(last, through(others), Block::forward_token, self.grad_checkpointing),
                     None => through(&[]).narrow(1, 0, 1),
                 };
                 let token = token.squeeze_dim::<2>(1);
@@ -471,9 +468,7 @@ impl Backbone for VisionTransformer {
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
-        self.head
-            .as_ref()
-            .map(|head| nn::linear(head, embedding, Epilogue::none()))
+        classify(&self.head, embedding)
     }
 
     fn set_grad_checkpointing(&mut self, enable: bool) -> bool {

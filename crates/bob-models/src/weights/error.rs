@@ -25,6 +25,11 @@ impl WeightsError {
     }
 }
 
+/// [`WeightsErrorKind::Damaged`] for `reason`.
+pub(super) fn damaged(reason: impl Into<String>) -> WeightsErrorKind {
+    WeightsErrorKind::Damaged(reason.into())
+}
+
 /// What is wrong with a file of weights; every text continues "weights `file` …".
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsErrorKind {

@@ -7,8 +7,8 @@ use std::path::Path;
 use burn::store::bridge;
 use burn::store::burn_pack::Tensor as PackTensor;
 use burn::store::pytorch_reader::{MAX_PICKLE_SIZE, PytorchError, PytorchReader};
-use zip::ZipArchive;
 
+use super::error::damaged;
 use super::source::{Archive, Source};
 use super::{LoadOptions, WeightsErrorKind, hdf5, numpy, onnx, pickle, safetensors, torchscript};
 
@@ -52,45 +52,53 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened, Weights
     let len = file.metadata()?.len();
     let mut start = Vec::new();
     Read::by_ref(&mut file).take(64).read_to_end(&mut start)?;
-    let mut format = format(&start)?;
-    let mut archive = None;
-    if format == Format::Zip {
-        let opened = Archive::open(path, len)?;
-        let names = opened.names();
-        if torchscript::is_torchscript(&names) {
-            format = Format::TorchScript;
-        } else if numpy::is_npz(&names) {
-            format = Format::Npz;
+    let (format, archive) = match format(&start)? {
+        Format::Zip => {
+            let archive = Archive::open(path, len)?;
+            (zipped(&archive.names()), Some(archive))
         }
-        archive = Some(opened);
-    }
+        format => (format, None),
+    };
     if let (Some(key), Some(name)) = (options.top_level_key, flat(format)) {
         return Err(WeightsErrorKind::TopLevelKey {
             key: key.to_owned(),
             reason: format!("{name} does not nest"),
         });
     }
+    let allowed = options.allowed_globals;
     let mut tensors = match (format, &archive) {
-        (Format::Safetensors, _) => safetensors::tensors(File::open(path)?, len)?,
-        (Format::TorchScript, Some(archive)) => torchscript::tensors(archive, options.allowed_globals)?,
+        (Format::TorchScript, Some(archive)) => torchscript::tensors(archive, allowed)?,
         (Format::Npz, Some(archive)) => numpy::archived(archive)?,
-        (Format::PickledArrays, _) => numpy::pickled(path, len, options.allowed_globals)?,
-        (Format::Hdf5, _) => hdf5::tensors(&Source::new(File::open(path)?, len))?,
-        (Format::Onnx, _) => onnx::tensors(path, len)?,
-        (Format::Zip | Format::TorchScript | Format::Npz, _) => {
-            scan_zip(path, options.allowed_globals)?;
+        (_, Some(archive)) => {
+            scan_archive(archive, allowed)?;
             pytorch(path, options.top_level_key)?
         }
-        (Format::Legacy, _) => {
+        (Format::Safetensors, None) => safetensors::tensors(File::open(path)?, len)?,
+        (Format::PickledArrays, None) => numpy::pickled(path, len, allowed)?,
+        (Format::Hdf5, None) => hdf5::tensors(&Source::new(File::open(path)?, len))?,
+        (Format::Onnx, None) => onnx::tensors(path, len)?,
+        // An archive has been opened above.
+        (Format::Legacy | Format::Zip | Format::TorchScript | Format::Npz, None) => {
             let mut reader = BufReader::new(File::open(path)?);
             for _ in 0..LEGACY_PICKLES {
-                scan(&mut reader, options.allowed_globals)?;
+                pickle::check(&mut reader, allowed, |_| false)?;
             }
             pytorch(path, options.top_level_key)?
         }
     };
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Opened { format, len, tensors })
+}
+
+/// The format of an archive with the entries `names`.
+fn zipped(names: &[String]) -> Format {
+    if torchscript::is_torchscript(names) {
+        Format::TorchScript
+    } else if numpy::is_npz(names) {
+        Format::Npz
+    } else {
+        Format::Zip
+    }
 }
 
 /// The name of a format whose tensors lie under no top-level key.
@@ -132,33 +140,17 @@ fn format(start: &[u8]) -> Result<Format, WeightsErrorKind> {
 }
 
 /// Scan every pickle that could be the one of the state dict.
-fn scan_zip(path: &Path, allowed: &[&str]) -> Result<(), WeightsErrorKind> {
-    let damaged = |error: zip::result::ZipError| WeightsErrorKind::Damaged(error.to_string());
-    let mut archive = ZipArchive::new(BufReader::new(File::open(path)?)).map_err(damaged)?;
-    for index in 0..archive.len() {
-        let entry = archive.by_index(index).map_err(damaged)?;
-        if !matches!(entry.name(), Ok(name) if name.ends_with("data.pkl")) {
-            continue;
-        }
-        if entry.size() > MAX_PICKLE_SIZE {
-            return Err(WeightsErrorKind::Damaged(format!(
-                "its pickle claims {} bytes",
-                entry.size()
-            )));
-        }
-        scan(&mut BufReader::new(entry), allowed)?;
+fn scan_archive(archive: &Archive, allowed: &[&str]) -> Result<(), WeightsErrorKind> {
+    let names = archive.names();
+    for name in names.iter().filter(|name| name.ends_with("data.pkl")) {
+        archive.with(name, |entry, size| {
+            if size > MAX_PICKLE_SIZE {
+                return Err(damaged(format!("its pickle claims {size} bytes")));
+            }
+            pickle::check(&mut BufReader::new(entry), allowed, |_| false)
+        })?;
     }
     Ok(())
-}
-
-fn scan(pickle: &mut impl std::io::BufRead, allowed: &[&str]) -> Result<(), WeightsErrorKind> {
-    let unknown = pickle::unknown_globals(pickle, allowed)
-        .map_err(|error| WeightsErrorKind::Damaged(format!("its pickle: {error}")))?;
-    if unknown.is_empty() {
-        Ok(())
-    } else {
-        Err(WeightsErrorKind::UnknownGlobals(unknown.into_iter().collect()))
-    }
 }
 
 fn pytorch(path: &Path, top_level_key: Option<&str>) -> Result<Vec<PackTensor>, WeightsErrorKind> {
@@ -172,7 +164,7 @@ fn pytorch(path: &Path, top_level_key: Option<&str>) -> Result<Vec<PackTensor>, 
             reason,
         },
         (PytorchError::Io(error), _) if error.raw_os_error().is_some() => WeightsErrorKind::Io(error),
-        (error, _) => WeightsErrorKind::Damaged(error.to_string()),
+        (error, _) => damaged(error.to_string()),
     })?;
     Ok(reader.into_tensors().into_values().map(bridge::from_pytorch).collect())
 }

@@ -15,6 +15,7 @@ use burn::tensor::{DType, Shape, TensorData};
 use flate2::read::ZlibDecoder;
 
 use super::WeightsErrorKind;
+use super::error::damaged;
 use super::source::{Fields, Source, num_bytes, opaque, pack_error};
 
 /// What opens a file.
@@ -74,10 +75,6 @@ pub(super) fn tensors(source: &Source) -> Result<Vec<PackTensor>, WeightsErrorKi
     Ok(walk.tensors)
 }
 
-fn damaged(reason: String) -> WeightsErrorKind {
-    WeightsErrorKind::Damaged(reason)
-}
-
 fn unsupported(what: String) -> WeightsErrorKind {
     WeightsErrorKind::Unsupported(what)
 }
@@ -118,7 +115,7 @@ impl Walk<'_> {
         self.budget = self
             .budget
             .checked_sub(len)
-            .ok_or_else(|| damaged("its blocks overlap or point at each other".to_owned()))?;
+            .ok_or_else(|| damaged("its blocks overlap or point at each other"))?;
         self.source.bytes(start, len)
     }
 
@@ -228,7 +225,7 @@ impl Walk<'_> {
                 let name = name.and_then(|name| name.split(|&byte| byte == 0).next());
                 let name = name.filter(|name| name.len() <= MAX_NAME);
                 let name = name.and_then(|name| std::str::from_utf8(name).ok());
-                let name = name.ok_or_else(|| damaged("a name in a group that is no text".to_owned()))?;
+                let name = name.ok_or_else(|| damaged("a name in a group that is no text"))?;
                 links.push((name.to_owned(), object));
             }
         }

@@ -13,6 +13,7 @@ mod hdf5;
 mod layout;
 mod numpy;
 mod onnx;
+mod opcodes;
 mod pickle;
 mod safetensors;
 mod source;

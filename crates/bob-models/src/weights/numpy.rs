@@ -5,13 +5,14 @@
 //! An array is `layer/parameter` in both. The format of an array of an archive is in `numpy/lib/format.py`.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use burn::store::bridge;
 use burn::store::burn_pack::Tensor as PackTensor;
 use burn::tensor::{BoolStore, DType, Shape, TensorData};
 
+use super::error::damaged;
 use super::layout::permute;
 use super::source::{Archive, Source, num_bytes, pack_error};
 use super::unpickle::{Id, Pickle, Value, unpickle};
@@ -91,14 +92,11 @@ fn header(entry: &mut dyn Read, damaged: &dyn Fn(&str) -> WeightsErrorKind) -> R
 
 /// The arrays of the pickled dictionary `path` of `len` bytes, their data unread.
 pub(super) fn pickled(path: &Path, len: u64, allowed: &[&str]) -> Result<Vec<PackTensor>, WeightsErrorKind> {
-    let in_pickle = |error: io::Error| damaged(format!("its pickle: {error}"));
     let open = || File::open(path).map(BufReader::new);
-    let mut unknown = pickle::unknown_globals(&mut open()?, allowed).map_err(in_pickle)?;
-    unknown.retain(|name| !ARRAYS.contains(&name.as_str()) && !FROZEN.contains(&name.as_str()));
-    if !unknown.is_empty() {
-        return Err(WeightsErrorKind::UnknownGlobals(unknown.into_iter().collect()));
-    }
-    let pickle = unpickle(&mut open()?).map_err(in_pickle)?;
+    pickle::check(&mut open()?, allowed, |name| {
+        ARRAYS.contains(&name) || FROZEN.contains(&name)
+    })?;
+    let pickle = unpickle(&mut open()?).map_err(pickle::in_pickle)?;
     let mut walk = Walk {
         source: Source::new(File::open(path)?, len),
         pickle: &pickle,
@@ -135,7 +133,7 @@ impl Walk<'_> {
             self.left = self
                 .left
                 .checked_sub(1)
-                .ok_or_else(|| damaged("its dictionaries repeat themselves".to_owned()))?;
+                .ok_or_else(|| damaged("its dictionaries repeat themselves"))?;
             let Some(key) = pickle.text(key) else { continue };
             let name = if path.is_empty() {
                 key.to_owned()
@@ -206,10 +204,6 @@ impl Walk<'_> {
             *len,
         ))
     }
-}
-
-fn damaged(reason: String) -> WeightsErrorKind {
-    WeightsErrorKind::Damaged(reason)
 }
 
 /// What is known of an array besides its name and data.

@@ -16,6 +16,7 @@ use burn::store::burn_pack::Tensor as PackTensor;
 use burn::tensor::{BoolStore, DType};
 
 use super::WeightsErrorKind;
+use super::error::damaged;
 use super::source::{Source, num_bytes, opaque};
 
 /// What the exporter calls a tensor that has no name of its own.
@@ -59,10 +60,6 @@ pub(super) fn tensors(path: &Path, len: u64) -> Result<Vec<PackTensor>, WeightsE
         initialiser.tensor(name, &source)
     });
     tensors.collect()
-}
-
-fn damaged(reason: String) -> WeightsErrorKind {
-    WeightsErrorKind::Damaged(reason)
 }
 
 #[derive(Default)]

@@ -5,10 +5,14 @@
 //! names anything beyond tensors is refused here, because it is not the state dict it claims to be.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 use std::rc::Rc;
 
 use burn::store::pytorch_reader::OpCode;
+
+use super::WeightsErrorKind;
+use super::error::damaged;
+use super::opcodes::{Opcodes, invalid};
 
 /// What `torch.save` names for a state dict: part of what `torch.load(weights_only=True)` allows
 /// (`torch/_weights_only_unpickler.py`).
@@ -59,14 +63,38 @@ const COMPUTED: &str = "a name that is computed";
 /// Longest string that can be part of a name; longer ones are passed over.
 const MAX_NAME: u64 = 4096;
 
+/// Refuse a pickle with names that neither [`ALLOWED`] nor `allowed` has and `is_needed` does not know; `pickle` is left
+/// behind its last opcode.
+///
+/// # Errors
+/// Where it has such names, ends early or has an opcode that no protocol knows.
+pub(super) fn check(
+    pickle: &mut dyn BufRead,
+    allowed: &[&str],
+    is_needed: impl Fn(&str) -> bool,
+) -> Result<(), WeightsErrorKind> {
+    let mut unknown = unknown_globals(pickle, allowed).map_err(in_pickle)?;
+    unknown.retain(|name| !is_needed(name));
+    if unknown.is_empty() {
+        Ok(())
+    } else {
+        Err(WeightsErrorKind::UnknownGlobals(unknown.into_iter().collect()))
+    }
+}
+
+/// What is wrong with a file whose pickle cannot be read.
+pub(super) fn in_pickle(error: io::Error) -> WeightsErrorKind {
+    damaged(format!("its pickle: {error}"))
+}
+
 /// The names in one pickle that neither [`ALLOWED`] nor `allowed` has, in alphabetical order; `pickle` is left
 /// behind its last opcode.
 ///
 /// # Errors
 /// Where the pickle ends early or has an opcode that no protocol knows.
-pub(super) fn unknown_globals(pickle: &mut impl BufRead, allowed: &[&str]) -> io::Result<BTreeSet<String>> {
+fn unknown_globals(pickle: &mut dyn BufRead, allowed: &[&str]) -> io::Result<BTreeSet<String>> {
     let mut scan = Scan {
-        pickle,
+        bytes: Opcodes::new(pickle),
         memo: HashMap::new(),
         strings: [None, None],
         names: BTreeSet::new(),
@@ -77,8 +105,8 @@ pub(super) fn unknown_globals(pickle: &mut impl BufRead, allowed: &[&str]) -> io
     Ok(scan.names)
 }
 
-struct Scan<'a, R> {
-    pickle: &'a mut R,
+struct Scan<'a> {
+    bytes: Opcodes<'a>,
     /// Strings that the pickle keeps for later, by index; `None` for other values.
     memo: HashMap<u32, Option<Rc<str>>>,
     /// The two uppermost values of the stack as far as they are known to be strings, the uppermost last.
@@ -86,17 +114,17 @@ struct Scan<'a, R> {
     names: BTreeSet<String>,
 }
 
-impl<R: BufRead> Scan<'_, R> {
+impl Scan<'_> {
     /// Pass over one opcode; false at the end of the pickle.
     fn step(&mut self) -> io::Result<bool> {
-        let byte = self.bytes::<1>()?[0];
+        let byte = self.bytes.array::<1>()?[0];
         match OpCode::try_from(byte).map_err(|byte| invalid(format!("opcode 0x{byte:02x} in its pickle")))? {
             OpCode::Stop => return Ok(false),
 
             // What names an object.
             OpCode::Global => {
-                let module = self.line()?;
-                let name = self.line()?;
+                let module = self.bytes.line(MAX_NAME)?;
+                let name = self.bytes.line(MAX_NAME)?;
                 self.names.insert(format!("{module}.{name}"));
                 self.forget();
             }
@@ -109,33 +137,33 @@ impl<R: BufRead> Scan<'_, R> {
                 self.forget();
             }
             OpCode::Ext1 | OpCode::Ext2 | OpCode::Ext4 => {
-                return Err(invalid("an entry of the extension registry in its pickle".to_owned()));
+                return Err(invalid("an entry of the extension registry in its pickle"));
             }
 
             // Strings, and the memo that can bring one back.
             OpCode::ShortBinUnicode | OpCode::ShortBinString => {
-                let len = self.bytes::<1>()?[0];
+                let len = self.bytes.array::<1>()?[0];
                 self.string(len.into())?;
             }
             OpCode::BinUnicode | OpCode::BinString => {
-                let len = u32::from_le_bytes(self.bytes()?);
+                let len = u32::from_le_bytes(self.bytes.array()?);
                 self.string(len.into())?;
             }
             OpCode::BinUnicode8 => {
-                let len = u64::from_le_bytes(self.bytes()?);
+                let len = u64::from_le_bytes(self.bytes.array()?);
                 self.string(len)?;
             }
             OpCode::Unicode => {
-                let line = self.line()?;
+                let line = self.bytes.line(MAX_NAME)?;
                 self.push(Some(line.into()));
             }
             OpCode::Memoize => self.keep(self.memo.len() as u32),
             OpCode::BinPut => {
-                let index = self.bytes::<1>()?[0];
+                let index = self.bytes.array::<1>()?[0];
                 self.keep(index.into());
             }
             OpCode::LongBinPut => {
-                let index = u32::from_le_bytes(self.bytes()?);
+                let index = u32::from_le_bytes(self.bytes.array()?);
                 self.keep(index);
             }
             OpCode::Put => {
@@ -143,11 +171,11 @@ impl<R: BufRead> Scan<'_, R> {
                 self.keep(index);
             }
             OpCode::BinGet => {
-                let index = self.bytes::<1>()?[0];
+                let index = self.bytes.array::<1>()?[0];
                 self.recall(index.into());
             }
             OpCode::LongBinGet => {
-                let index = u32::from_le_bytes(self.bytes()?);
+                let index = u32::from_le_bytes(self.bytes.array()?);
                 self.recall(index);
             }
             OpCode::Get => {
@@ -156,12 +184,12 @@ impl<R: BufRead> Scan<'_, R> {
             }
 
             // Neither is a value: what is on the stack stays there.
-            OpCode::Proto => self.skip(1)?,
-            OpCode::Frame => self.skip(8)?,
+            OpCode::Proto => self.bytes.skip(1)?,
+            OpCode::Frame => self.bytes.skip(8)?,
 
             // The rest, by the length of its argument.
             OpCode::Int | OpCode::Long | OpCode::Float | OpCode::PersId => {
-                self.line()?;
+                self.bytes.line(MAX_NAME)?;
                 self.forget();
             }
             OpCode::BinInt1 => self.pass(1)?,
@@ -169,15 +197,15 @@ impl<R: BufRead> Scan<'_, R> {
             OpCode::BinInt => self.pass(4)?,
             OpCode::BinFloat => self.pass(8)?,
             OpCode::Long1 | OpCode::ShortBinBytes => {
-                let len = self.bytes::<1>()?[0];
+                let len = self.bytes.array::<1>()?[0];
                 self.pass(len.into())?;
             }
             OpCode::Long4 | OpCode::BinBytes => {
-                let len = u32::from_le_bytes(self.bytes()?);
+                let len = u32::from_le_bytes(self.bytes.array()?);
                 self.pass(len.into())?;
             }
             OpCode::BinBytes8 | OpCode::ByteArray8 => {
-                let len = u64::from_le_bytes(self.bytes()?);
+                let len = u64::from_le_bytes(self.bytes.array()?);
                 self.pass(len)?;
             }
             _ => self.forget(),
@@ -206,57 +234,21 @@ impl<R: BufRead> Scan<'_, R> {
 
     fn pass(&mut self, len: u64) -> io::Result<()> {
         self.forget();
-        self.skip(len)
-    }
-
-    fn skip(&mut self, len: u64) -> io::Result<()> {
-        let skipped = io::copy(&mut self.pickle.by_ref().take(len), &mut io::sink())?;
-        if skipped == len {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
+        self.bytes.skip(len)
     }
 
     fn string(&mut self, len: u64) -> io::Result<()> {
-        if len > MAX_NAME {
-            self.skip(len)?;
-            self.push(None);
-            return Ok(());
-        }
-        let mut text = Vec::new();
-        self.pickle.by_ref().take(len).read_to_end(&mut text)?;
-        if text.len() as u64 != len {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.push(String::from_utf8(text).ok().map(Rc::from));
+        let string = self.bytes.text(len, MAX_NAME)?;
+        self.push(string.map(Rc::from));
         Ok(())
     }
 
-    fn line(&mut self) -> io::Result<String> {
-        let mut line = Vec::new();
-        self.pickle.by_ref().take(MAX_NAME).read_until(b'\n', &mut line)?;
-        if line.pop() != Some(b'\n') {
-            return Err(invalid("an endless line in its pickle".to_owned()));
-        }
-        String::from_utf8(line).map_err(|_| invalid("a line in its pickle that is no text".to_owned()))
-    }
-
     fn index(&mut self) -> io::Result<u32> {
-        self.line()?
+        self.bytes
+            .line(MAX_NAME)?
             .parse()
-            .map_err(|_| invalid("an index in its pickle that is no number".to_owned()))
+            .map_err(|_| invalid("an index in its pickle that is no number"))
     }
-
-    fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.pickle.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-}
-
-fn invalid(message: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
 #[cfg(test)]

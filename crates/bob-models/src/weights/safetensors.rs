@@ -9,6 +9,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 
 use super::WeightsErrorKind;
+use super::error::damaged;
 use super::source::Source;
 
 /// Bytes of the length at the start of the file.
@@ -24,7 +25,6 @@ pub(super) fn is_safetensors(start: &[u8]) -> bool {
 
 /// The tensors of the open `file` of `file_len` bytes, their data unread.
 pub(super) fn tensors(mut file: File, file_len: u64) -> Result<Vec<PackTensor>, WeightsErrorKind> {
-    let damaged = |reason: String| WeightsErrorKind::Damaged(reason);
     let mut length = [0; LENGTH as usize];
     file.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);

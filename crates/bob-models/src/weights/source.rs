@@ -11,6 +11,7 @@ use burn::tensor::{DType, Shape, TensorData};
 use zip::ZipArchive;
 
 use super::WeightsErrorKind;
+use super::error::damaged;
 
 /// A file whose length is known.
 #[derive(Clone)]
@@ -34,7 +35,7 @@ impl Source {
     /// The `len` bytes from `start`.
     pub(super) fn bytes(&self, start: u64, len: u64) -> Result<Vec<u8>, WeightsErrorKind> {
         if start.checked_add(len).is_none_or(|end| end > self.len) {
-            return Err(WeightsErrorKind::Damaged(format!(
+            return Err(damaged(format!(
                 "it points to {len} bytes at {start} and has {} in all",
                 self.len
             )));
@@ -57,7 +58,7 @@ impl Source {
     ) -> Result<PackTensor, WeightsErrorKind> {
         let is_inside = start.checked_add(len).is_some_and(|end| end <= self.len);
         if !is_inside || num_bytes(dtype, &shape) != Some(len) {
-            return Err(WeightsErrorKind::Damaged(format!(
+            return Err(damaged(format!(
                 "tensor `{name}` of shape {shape:?} claims {len} bytes at {start} of {}",
                 self.len
             )));
@@ -80,7 +81,7 @@ pub(super) struct Archive {
 
 impl Archive {
     pub(super) fn open(path: &Path, len: u64) -> Result<Self, WeightsErrorKind> {
-        let archive = ZipArchive::new(File::open(path)?).map_err(|error| damaged(&error))?;
+        let archive = ZipArchive::new(File::open(path)?).map_err(|error| damaged(error.to_string()))?;
         Ok(Self {
             archive: Arc::new(Mutex::new(archive)),
             len,
@@ -106,7 +107,7 @@ impl Archive {
         read: impl FnOnce(&mut dyn Read, u64) -> Result<T, WeightsErrorKind>,
     ) -> Result<T, WeightsErrorKind> {
         let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut entry = archive.by_name(name).map_err(|error| damaged(&error))?;
+        let mut entry = archive.by_name(name).map_err(|error| damaged(error.to_string()))?;
         let size = entry.size();
         read(&mut entry, size)
     }
@@ -115,7 +116,7 @@ impl Archive {
     pub(super) fn bytes(&self, name: &str, skipped: u64, len: u64) -> Result<Vec<u8>, WeightsErrorKind> {
         // Compressed entries can claim any length.
         if len > self.len {
-            return Err(WeightsErrorKind::Damaged(format!(
+            return Err(damaged(format!(
                 "its entry `{name}` claims {len} bytes and the whole has {}",
                 self.len
             )));
@@ -127,14 +128,10 @@ impl Archive {
             if bytes.len() as u64 == len {
                 Ok(bytes)
             } else {
-                Err(WeightsErrorKind::Damaged(format!("its entry `{name}` ends early")))
+                Err(damaged(format!("its entry `{name}` ends early")))
             }
         })
     }
-}
-
-fn damaged(error: &zip::result::ZipError) -> WeightsErrorKind {
-    WeightsErrorKind::Damaged(error.to_string())
 }
 
 /// An error of ours as one of burn's, for where a tensor's data are read.
@@ -180,7 +177,7 @@ impl<'a> Fields<'a> {
         let (taken, rest) = self
             .rest
             .split_at_checked(len)
-            .ok_or_else(|| WeightsErrorKind::Damaged(format!("{} ends early", self.what)))?;
+            .ok_or_else(|| damaged(format!("{} ends early", self.what)))?;
         self.rest = rest;
         Ok(taken)
     }

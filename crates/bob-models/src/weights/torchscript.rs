@@ -11,6 +11,7 @@ use burn::store::pytorch_reader::MAX_PICKLE_SIZE;
 use burn::tensor::{BoolStore, DType, Shape, TensorData};
 
 use super::WeightsErrorKind;
+use super::error::damaged;
 use super::layout::gather;
 use super::pickle;
 use super::source::{Archive, num_bytes, pack_error};
@@ -45,14 +46,10 @@ pub(super) fn tensors(archive: &Archive, allowed: &[&str]) -> Result<Vec<PackTen
         BufReader::new(entry).take(size).read_to_end(&mut bytes)?;
         Ok(bytes)
     })?;
-    let in_pickle = |error: std::io::Error| damaged(format!("its pickle: {error}"));
-    let mut unknown = pickle::unknown_globals(&mut bytes.as_slice(), allowed).map_err(in_pickle)?;
-    unknown.retain(|name| !name.starts_with(CLASSES) && !name.starts_with(LISTS));
-    if !unknown.is_empty() {
-        return Err(WeightsErrorKind::UnknownGlobals(unknown.into_iter().collect()));
-    }
-
-    let pickle = unpickle(&mut bytes.as_slice()).map_err(in_pickle)?;
+    pickle::check(&mut bytes.as_slice(), allowed, |name| {
+        name.starts_with(CLASSES) || name.starts_with(LISTS)
+    })?;
+    let pickle = unpickle(&mut bytes.as_slice()).map_err(pickle::in_pickle)?;
     let mut walk = Walk {
         archive,
         folder: name.trim_end_matches("data.pkl"),
@@ -62,10 +59,6 @@ pub(super) fn tensors(archive: &Archive, allowed: &[&str]) -> Result<Vec<PackTen
     };
     walk.module(pickle.root, "", 0)?;
     Ok(walk.tensors)
-}
-
-fn damaged(reason: String) -> WeightsErrorKind {
-    WeightsErrorKind::Damaged(reason)
 }
 
 struct Walk<'a> {
@@ -98,7 +91,7 @@ impl Walk<'_> {
             self.left = self
                 .left
                 .checked_sub(1)
-                .ok_or_else(|| damaged("its modules repeat themselves".to_owned()))?;
+                .ok_or_else(|| damaged("its modules repeat themselves"))?;
             let Some(key) = pickle.text(key) else { continue };
             let name = if path.is_empty() {
                 key.to_owned()

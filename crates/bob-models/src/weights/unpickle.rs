@@ -4,10 +4,12 @@
 //! places in it, so that a pickle that nests or repeats itself without end costs no more than its own length.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 use std::rc::Rc;
 
 use burn::store::pytorch_reader::OpCode;
+
+use super::opcodes::{Opcodes, invalid};
 
 /// Longest text that is kept; a name or a type is far shorter.
 const MAX_TEXT: u64 = 1 << 16;
@@ -107,8 +109,7 @@ impl Pickle {
 /// Where it ends early, has an opcode that no writer of tensors uses, or takes more from its stack than it put there.
 pub(super) fn unpickle(pickle: &mut dyn BufRead) -> io::Result<Pickle> {
     let mut machine = Machine {
-        pickle,
-        at: 0,
+        bytes: Opcodes::new(pickle),
         values: Vec::new(),
         stack: Vec::new(),
         marks: Vec::new(),
@@ -127,8 +128,7 @@ pub(super) fn unpickle(pickle: &mut dyn BufRead) -> io::Result<Pickle> {
 }
 
 struct Machine<'a> {
-    pickle: &'a mut dyn BufRead,
-    at: u64,
+    bytes: Opcodes<'a>,
     values: Vec<Value>,
     stack: Vec<Id>,
     /// Heights of the stack.
@@ -139,66 +139,66 @@ struct Machine<'a> {
 impl Machine<'_> {
     /// Follow one opcode; false at the end of the pickle.
     fn step(&mut self) -> io::Result<bool> {
-        let byte = self.array::<1>()?[0];
-        match OpCode::try_from(byte).map_err(|byte| invalid(&format!("opcode 0x{byte:02x}")))? {
+        let byte = self.bytes.array::<1>()?[0];
+        match OpCode::try_from(byte).map_err(|byte| invalid(format!("opcode 0x{byte:02x}")))? {
             OpCode::Stop => return Ok(false),
             OpCode::Proto => {
-                self.array::<1>()?;
+                self.bytes.array::<1>()?;
             }
             OpCode::Frame => {
-                self.array::<8>()?;
+                self.bytes.array::<8>()?;
             }
 
             OpCode::None | OpCode::EmptySet => self.push(Value::Other),
             OpCode::BinFloat => {
-                self.array::<8>()?;
+                self.bytes.array::<8>()?;
                 self.push(Value::Other);
             }
             OpCode::NewTrue => self.push(Value::Bool(true)),
             OpCode::NewFalse => self.push(Value::Bool(false)),
             OpCode::BinInt1 => {
-                let value = self.array::<1>()?[0];
+                let value = self.bytes.array::<1>()?[0];
                 self.push(Value::Int(value.into()));
             }
             OpCode::BinInt2 => {
-                let value = u16::from_le_bytes(self.array()?);
+                let value = u16::from_le_bytes(self.bytes.array()?);
                 self.push(Value::Int(value.into()));
             }
             OpCode::BinInt => {
-                let value = i32::from_le_bytes(self.array()?);
+                let value = i32::from_le_bytes(self.bytes.array()?);
                 self.push(Value::Int(value.into()));
             }
             OpCode::Long1 => {
-                let len = self.array::<1>()?[0];
-                self.long(len.into())?;
+                let len = self.bytes.array::<1>()?[0];
+                self.long(len)?;
             }
 
             OpCode::ShortBinUnicode | OpCode::ShortBinString => {
-                let len = self.array::<1>()?[0];
+                let len = self.bytes.array::<1>()?[0];
                 self.text(len.into())?;
             }
             OpCode::BinUnicode | OpCode::BinString => {
-                let len = u32::from_le_bytes(self.array()?);
+                let len = u32::from_le_bytes(self.bytes.array()?);
                 self.text(len.into())?;
             }
             OpCode::BinUnicode8 => {
-                let len = u64::from_le_bytes(self.array()?);
+                let len = u64::from_le_bytes(self.bytes.array()?);
                 self.text(len)?;
             }
             OpCode::ShortBinBytes => {
-                let len = self.array::<1>()?[0];
+                let len = self.bytes.array::<1>()?[0];
                 self.bytes(len.into())?;
             }
             OpCode::BinBytes => {
-                let len = u32::from_le_bytes(self.array()?);
+                let len = u32::from_le_bytes(self.bytes.array()?);
                 self.bytes(len.into())?;
             }
             OpCode::BinBytes8 => {
-                let len = u64::from_le_bytes(self.array()?);
+                let len = u64::from_le_bytes(self.bytes.array()?);
                 self.bytes(len)?;
             }
             OpCode::Global => {
-                let name = format!("{}.{}", self.line()?, self.line()?);
+                let name = format!("{}.{}", self.bytes.line(MAX_TEXT)?, self.bytes.line(MAX_TEXT)?);
                 self.push(Value::Global(name.into()));
             }
             OpCode::StackGlobal => {
@@ -228,20 +228,20 @@ impl Machine<'_> {
                 self.stack.push(top);
             }
             OpCode::BinPut => {
-                let at = self.array::<1>()?[0];
+                let at = self.bytes.array::<1>()?[0];
                 self.keep(at.into())?;
             }
             OpCode::LongBinPut => {
-                let at = u32::from_le_bytes(self.array()?);
+                let at = u32::from_le_bytes(self.bytes.array()?);
                 self.keep(at.into())?;
             }
             OpCode::Memoize => self.keep(self.memo.len() as u64)?,
             OpCode::BinGet => {
-                let at = self.array::<1>()?[0];
+                let at = self.bytes.array::<1>()?[0];
                 self.recall(at.into())?;
             }
             OpCode::LongBinGet => {
-                let at = u32::from_le_bytes(self.array()?);
+                let at = u32::from_le_bytes(self.bytes.array()?);
                 self.recall(at.into())?;
             }
 
@@ -299,7 +299,7 @@ impl Machine<'_> {
                     *state = Some(new);
                 }
             }
-            _ => return Err(invalid(&format!("opcode 0x{byte:02x}, which no tensor needs"))),
+            _ => return Err(invalid(format!("opcode 0x{byte:02x}, which no tensor needs"))),
         }
         Ok(true)
     }
@@ -366,18 +366,17 @@ impl Machine<'_> {
         }
     }
 
-    fn long(&mut self, len: usize) -> io::Result<()> {
+    fn long(&mut self, len: u8) -> io::Result<()> {
         let mut bytes = [0; 8];
-        if len > bytes.len() {
-            self.skip(len as u64)?;
+        let len = usize::from(len);
+        let Some(known) = bytes.get_mut(..len) else {
+            self.bytes.skip(len as u64)?;
             self.push(Value::Other);
             return Ok(());
-        }
-        self.pickle.read_exact(&mut bytes[..len])?;
-        self.at += len as u64;
+        };
+        self.bytes.fill(known)?;
         // Two's complement of any width.
-        let is_negative = len > 0 && bytes[len - 1] >= 0x80;
-        if is_negative {
+        if known.last().is_some_and(|last| *last >= 0x80) {
             bytes[len..].fill(0xff);
         }
         self.push(Value::Int(i64::from_le_bytes(bytes)));
@@ -385,58 +384,17 @@ impl Machine<'_> {
     }
 
     fn text(&mut self, len: u64) -> io::Result<()> {
-        if len > MAX_TEXT {
-            self.skip(len)?;
-            self.push(Value::Other);
-            return Ok(());
-        }
-        let mut text = vec![0; len as usize];
-        self.pickle.read_exact(&mut text)?;
-        self.at += len;
-        self.push(match String::from_utf8(text) {
-            Ok(text) => Value::Text(text.into()),
-            Err(_) => Value::Other,
-        });
+        let text = self.bytes.text(len, MAX_TEXT)?;
+        self.push(text.map_or(Value::Other, |text| Value::Text(text.into())));
         Ok(())
     }
 
     fn bytes(&mut self, len: u64) -> io::Result<()> {
-        let start = self.at;
-        self.skip(len)?;
+        let start = self.bytes.at;
+        self.bytes.skip(len)?;
         self.push(Value::Bytes { start, len });
         Ok(())
     }
-
-    fn skip(&mut self, len: u64) -> io::Result<()> {
-        let skipped = io::copy(&mut (&mut *self.pickle).take(len), &mut io::sink())?;
-        self.at += skipped;
-        if skipped == len {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
-    }
-
-    fn line(&mut self) -> io::Result<String> {
-        let mut line = Vec::new();
-        (&mut *self.pickle).take(MAX_TEXT).read_until(b'\n', &mut line)?;
-        self.at += line.len() as u64;
-        if line.pop() != Some(b'\n') {
-            return Err(invalid("an endless line"));
-        }
-        String::from_utf8(line).map_err(|_| invalid("a line that is no text"))
-    }
-
-    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.pickle.read_exact(&mut bytes)?;
-        self.at += N as u64;
-        Ok(bytes)
-    }
-}
-
-fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 #[cfg(test)]
