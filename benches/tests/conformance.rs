@@ -10,6 +10,8 @@ use std::path::PathBuf;
 #[cfg(feature = "tch")]
 use bob_core::Autocast;
 use bob_core::Backbone;
+#[cfg(feature = "tch")]
+use bob_core::device::Precision;
 use bob_core::device::{self, BackendName};
 use bob_models::weights::{LoadOptions, load_module};
 use bob_models::{
@@ -271,7 +273,8 @@ fn tch_agrees_with_flex() {
 #[cfg(feature = "tch")]
 #[test]
 fn bfloat16_on_tch_is_near_float32_on_flex() {
-    let wrap = |backbone| Autocast::new(backbone, BackendName::Tch).expect("LibTorch computes in bfloat16");
+    let wrap =
+        |backbone| Autocast::new(backbone, BackendName::Tch, Precision::Bf16).expect("LibTorch computes in bfloat16");
     check(BackendName::Tch, wrap, [[3e-2, 5e-1], [1.5e-1, 3e-1]], 1e-5);
 }
 

@@ -6,9 +6,10 @@ use burn::tensor::{DType, Tensor};
 use crate::device::{BackendName, DeviceError, Precision};
 use crate::{Backbone, CostCounter, FeatureInfo};
 
-/// A backbone that computes in bfloat16 with float32 parameters, as under PyTorch's `torch.autocast`.
+/// A backbone that computes in a [`Precision`] with float32 parameters, as under PyTorch's `torch.autocast`; in float32 it
+/// is the backbone itself.
 ///
-/// Images become bfloat16, and the operations of `bob-ops` take a parameter in the type of what it meets; gradients of
+/// In bfloat16 images become bfloat16, and the operations of `bob-ops` take a parameter in the type of what it meets; gradients of
 /// parameters are float32. Embedding and maps are given out in float32, which the classifier sees.
 /// [`Backbone::fuse`] also turns the weights of linear layers and convolutions to bfloat16, once.
 ///
@@ -16,16 +17,25 @@ use crate::{Backbone, CostCounter, FeatureInfo};
 #[derive(Module, Debug)]
 pub struct Autocast<B: Module> {
     backbone: B,
+    #[module(skip)]
+    precision: Precision,
 }
 
 impl<B: Backbone> Autocast<B> {
     /// Wrap `backbone`, which lies on a device of `backend`.
     ///
     /// # Errors
-    /// Where the backend does not compute in bfloat16; see [`BackendName::computes_in`].
-    pub fn new(backbone: B, backend: BackendName) -> Result<Self, DeviceError> {
-        backend.check(Precision::Bf16)?;
-        Ok(Self { backbone })
+    /// Where the backend does not compute in `precision`; see [`BackendName::computes_in`].
+    pub fn new(backbone: B, backend: BackendName, precision: Precision) -> Result<Self, DeviceError> {
+        backend.check(precision)?;
+        Ok(Self { backbone, precision })
+    }
+
+    fn cast(&self, images: Tensor<4>) -> Tensor<4> {
+        match self.precision {
+            Precision::F32 => images,
+            Precision::Bf16 => images.cast(DType::BF16),
+        }
     }
 }
 
@@ -39,13 +49,12 @@ impl<B: Backbone> Backbone for Autocast<B> {
     }
 
     fn forward_intermediates(&self, images: Tensor<4>) -> Vec<Tensor<4>> {
-        let maps = self.backbone.forward_intermediates(images.cast(DType::BF16));
+        let maps = self.backbone.forward_intermediates(self.cast(images));
         maps.into_iter().map(|map| map.cast(DType::F32)).collect()
     }
 
     fn forward_embedding(&self, images: Tensor<4>) -> Tensor<2> {
-        let embedding = self.backbone.forward_embedding(images.cast(DType::BF16));
-        embedding.cast(DType::F32)
+        self.backbone.forward_embedding(self.cast(images)).cast(DType::F32)
     }
 
     fn forward_classifier(&self, embedding: Tensor<2>) -> Option<Tensor<2>> {
@@ -65,8 +74,13 @@ impl<B: Backbone> Backbone for Autocast<B> {
     }
 
     fn fuse(self) -> Self {
+        let backbone = self.backbone.fuse();
         Self {
-            backbone: self.backbone.fuse().map(&mut Weights::default()),
+            backbone: match self.precision {
+                Precision::F32 => backbone,
+                Precision::Bf16 => backbone.map(&mut Weights::default()),
+            },
+            precision: self.precision,
         }
     }
 

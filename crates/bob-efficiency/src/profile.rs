@@ -7,7 +7,7 @@ use bob_ops::profile::{self, OperationTime};
 use burn::tensor::Device;
 
 use crate::measure::{noise, sync};
-use crate::train::{targets, timed_step, training};
+use crate::train::{batches, check_trainable, timed_step, training};
 use crate::{MeasureError, Protocol};
 
 /// Passes before the clock starts, and under it.
@@ -56,7 +56,7 @@ pub fn profile_inference<B: Backbone>(
 /// Profile training steps of `backbone`; as [`measure_training`](crate::measure_training).
 ///
 /// # Errors
-/// Where the backbone does not take the input size, or the device fails.
+/// Where the backbone does not take the input size, nor one image of it in training, or the device fails.
 ///
 /// # Panics
 /// As [`training`].
@@ -66,16 +66,14 @@ pub fn profile_training<B: Backbone>(
     protocol: &Protocol,
     device: &Device,
 ) -> Result<Profile, MeasureError> {
-    check_input_size(&backbone, input_size)?;
-    let [height, width] = input_size;
-    let mut model = Some(training(backbone, device));
-    let classes = model.as_ref().map_or(0, |model| model.num_classes());
-    let inputs = noise([protocol.batch, 3, height, width], protocol, device);
-    let mut inputs = inputs.iter().cycle().enumerate();
+    check_trainable(&backbone, input_size, protocol)?;
+    let first = training(backbone, device);
+    let inputs = batches(&first, input_size, protocol, device);
+    let mut inputs = inputs.iter().cycle();
+    let mut model = Some(first);
     passes(|| {
-        if let (Some(before), Some((input, images))) = (model.take(), inputs.next()) {
-            let targets = targets(protocol.batch, classes, input, device);
-            let (after, _, _) = timed_step(before, images.clone(), targets, device)?;
+        if let (Some(before), Some((images, targets))) = (model.take(), inputs.next()) {
+            let (after, _, _) = timed_step(before, images.clone(), targets.clone(), device)?;
             model = Some(after);
         }
         Ok(())

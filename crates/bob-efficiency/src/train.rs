@@ -79,23 +79,12 @@ pub fn measure_training<B: Backbone>(
     protocol: &Protocol,
     device: &Device,
 ) -> Result<TrainMeasurement, MeasureError> {
-    let [height, width] = input_size;
-    check_input_size(&backbone, input_size)?;
-    let reduction = backbone.feature_info().last().map_or(1, |map| map.reduction);
-    if protocol.batch * height.div_ceil(reduction) * width.div_ceil(reduction) == 1 {
-        return Err(MeasureError::OneValue { height, width });
-    }
-
+    check_trainable(&backbone, input_size, protocol)?;
     let memory = PeakMemory::start();
     let first = training(backbone, device);
-    let classes = first.num_classes();
     let parameters = first.num_parameters() as u64;
+    let inputs = batches(&first, input_size, protocol, device);
     let mut training = Some(first);
-    let inputs: Vec<_> = noise([protocol.batch, 3, height, width], protocol, device)
-        .into_iter()
-        .enumerate()
-        .map(|(input, images)| (images, targets(protocol.batch, classes, input, device)))
-        .collect();
     let mut loss = None;
     let runs = repeat(protocol.throughput_seconds, protocol, &inputs, |(images, targets)| {
         let before = training
@@ -128,6 +117,38 @@ pub fn measure_training<B: Backbone>(
         parameters,
         loss,
     })
+}
+
+/// Whether training steps of `backbone` can be timed at the protocol's batch.
+///
+/// # Errors
+/// Where the backbone does not take the input size, or its last map would have one value per channel.
+pub(crate) fn check_trainable<B: Backbone>(
+    backbone: &B,
+    input_size: [usize; 2],
+    protocol: &Protocol,
+) -> Result<(), MeasureError> {
+    check_input_size(backbone, input_size)?;
+    let [height, width] = input_size;
+    let reduction = backbone.feature_info().last().map_or(1, |map| map.reduction);
+    if protocol.batch * height.div_ceil(reduction) * width.div_ceil(reduction) == 1 {
+        return Err(MeasureError::OneValue { height, width });
+    }
+    Ok(())
+}
+
+/// The images and targets that take turns.
+pub(crate) fn batches<B: Backbone>(
+    training: &Training<B>,
+    [height, width]: [usize; 2],
+    protocol: &Protocol,
+    device: &Device,
+) -> Vec<(Tensor<4>, Tensor<2>)> {
+    noise([protocol.batch, 3, height, width], protocol, device)
+        .into_iter()
+        .enumerate()
+        .map(|(input, images)| (images, targets(protocol.batch, training.num_classes(), input, device)))
+        .collect()
 }
 
 /// The training whose steps [`measure_training`] times: `backbone`, which lies on `device`, with its own classifier or a
@@ -188,7 +209,7 @@ impl Clock<'_> {
 }
 
 /// Labels of the `input`-th batch as distributions over the classes, fixed and scattered.
-pub(crate) fn targets(batch: usize, classes: usize, input: usize, device: &Device) -> Tensor<2> {
+fn targets(batch: usize, classes: usize, input: usize, device: &Device) -> Tensor<2> {
     let mut values = vec![0.0_f32; batch * classes];
     for (row, values) in values.chunks_exact_mut(classes.max(1)).enumerate() {
         // Knuth's multiplicative hash, of which the high bits are the good ones.

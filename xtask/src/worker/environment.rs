@@ -6,10 +6,13 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use bob_core::device::{BackendName, float_dtype};
+use anyhow::Result;
+use bob_core::device::{BackendName, Precision, float_dtype, select};
 use bob_stats::Environment;
 use burn::tensor::Device;
 
+use crate::args::Backend;
+use crate::launch::Usage;
 use crate::{launch, places};
 
 /// The exact version of burn that the workspace pins.
@@ -31,6 +34,14 @@ pub fn environment(backend: BackendName, device: &Device) -> Environment {
         threads: threads(),
         heap: launch::heap(),
     }
+}
+
+/// What `--backend` and `--dtype` ask for, and the device that computes it.
+pub fn computing(backend: Backend, dtype: &str) -> Result<(BackendName, Precision, Device)> {
+    let backend: BackendName = backend.as_str().parse()?;
+    let precision: Precision = dtype.parse().map_err(|error| Usage(format!("--dtype: {error}")))?;
+    backend.check(precision).map_err(|error| Usage(error.to_string()))?;
+    Ok((backend, precision, select(backend)?))
 }
 
 /// Commit of the checkout and whether it has changes; empty outside one.

@@ -8,7 +8,6 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
-use bob_core::device::{BackendName, Precision, select};
 use bob_core::{Autocast, Backbone, check_input_size};
 use bob_data::datasets::image_folder;
 use bob_data::{EvalTransform, ImageSet, Loader, PassOrder};
@@ -18,15 +17,13 @@ use safetensors::{Dtype, SafeTensors, View};
 use crate::args::Extract;
 use crate::launch::Usage;
 use crate::worker::candidate::Candidate;
+use crate::worker::environment::computing;
 use crate::worker::progress::Progress;
 use crate::worker::provide::Store;
 
 /// Write what the backbone makes of the images.
 pub fn run(args: &Extract) -> Result<ExitCode> {
-    let backend: BackendName = args.backend.as_str().parse()?;
-    let precision: Precision = args.dtype.parse().map_err(|error| Usage(format!("--dtype: {error}")))?;
-    backend.check(precision).map_err(|error| Usage(error.to_string()))?;
-    let device = select(backend)?;
+    let (backend, precision, device) = computing(args.backend, &args.dtype)?;
     let candidate = find(args)?;
     let input = match (&args.images, &args.tensors) {
         (Some(folder), None) => Input::of_folder(folder, &candidate)?,
@@ -37,15 +34,7 @@ pub fn run(args: &Extract) -> Result<ExitCode> {
         Some(file) => Some(file.clone()),
         None => Store::new(false)?.weights(&candidate)?,
     };
-    let backbone = candidate.load(weights.as_deref(), 0, &device)?;
-    match precision {
-        Precision::F32 => extract(backbone, input, args, &device),
-        Precision::Bf16 => extract(Autocast::new(backbone, backend)?, input, args, &device),
-    }
-}
-
-/// Pass `input` through `backbone` and write what comes out.
-fn extract<B: Backbone>(backbone: B, input: Input, args: &Extract, device: &Device) -> Result<ExitCode> {
+    let backbone = Autocast::new(candidate.load(weights.as_deref(), 0, &device)?, backend, precision)?;
     let backbone = if args.no_fuse { backbone } else { backbone.fuse() };
     check_input_size(&backbone, [input.height, input.width])?;
 
@@ -59,8 +48,8 @@ fn extract<B: Backbone>(backbone: B, input: Input, args: &Extract, device: &Devi
         }
         outputs.pass(
             &backbone,
-            Tensor::from_data(TensorData::new(values, shape), device),
-            device,
+            Tensor::from_data(TensorData::new(values, shape), &device),
+            &device,
         )?;
         done += shape[0];
         progress.show(done);

@@ -4,27 +4,25 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use bob_core::device::{BackendName, Precision, float_dtype, select};
+use bob_core::device::{BackendName, Precision, float_dtype};
 use bob_core::{Autocast, Backbone};
 use bob_efficiency::{
     Measurement, Profile, Protocol, StepSeconds, TrainMeasurement, measure, measure_training, profile_inference,
     profile_training, protocols,
 };
-use bob_models::AnyBackbone;
 use bob_stats::{Bootstrap, Interval, Metric};
 use burn::tensor::Device;
 use serde_json::{Value, json};
 
-use crate::args::{Measure, Mode};
+use crate::args::{Backend, Measure, Mode};
 use crate::launch::{self, Usage};
 use crate::worker::candidate::Candidate;
-use crate::worker::environment::{adapter, threads};
+use crate::worker::environment::{adapter, computing, threads};
 use crate::worker::provide::Store;
 
-/// Time the backbone and print what came out.
+/// Time the backbone, or profile it, and print what came out.
 pub fn run(args: &Measure) -> Result<ExitCode> {
-    let backend: BackendName = args.backend.as_str().parse()?;
-    if args.profile && backend == BackendName::Wgpu {
+    if args.profile && args.backend == Backend::Wgpu {
         return Err(Usage(
             "--profile: `wgpu` computes later than it is asked, so no clock fits an operation".to_owned(),
         )
@@ -33,9 +31,7 @@ pub fn run(args: &Measure) -> Result<ExitCode> {
     if args.grad_checkpointing && args.mode != Mode::Train {
         return Err(Usage("--grad-checkpointing is of `--mode train`".to_owned()).into());
     }
-    let precision: Precision = args.dtype.parse().map_err(|error| Usage(format!("--dtype: {error}")))?;
-    backend.check(precision).map_err(|error| Usage(error.to_string()))?;
-    let device = select(backend)?;
+    let (backend, precision, device) = computing(args.backend, &args.dtype)?;
     let candidate = Candidate::find(&args.backbone)?;
     let candidate = match args.size {
         Some(side) if candidate.is_random() => candidate.at_input_size(side)?,
@@ -51,66 +47,45 @@ pub fn run(args: &Measure) -> Result<ExitCode> {
 
     let weights = Store::new(false)?.weights(&candidate)?;
     let start = Instant::now();
-    let load = |device: &Device| candidate.load(weights.as_deref(), 0, device);
-    if args.profile {
-        let device = match args.mode {
-            Mode::Infer => device.clone(),
-            Mode::Train => device.clone().autodiff(),
-        };
-        let mut backbone = load(&device)?;
-        check_grad_checkpointing(args, &candidate, &mut backbone)?;
-        let profile = match precision {
-            Precision::F32 => profiled(backbone, args, side, &protocol, &device)?,
-            Precision::Bf16 => profiled(Autocast::new(backbone, backend)?, args, side, &protocol, &device)?,
-        };
-        if args.json {
-            let mut result = json!({
-                "mode": match args.mode {
-                    Mode::Infer => "infer",
-                    Mode::Train => "train",
-                },
-                "batch": protocol.batch,
-                "size": side,
-                "passes": profile.passes,
-                "seconds": profile.seconds / profile.passes as f64,
-                "operations": rows(&profile),
-            });
-            let object = result.as_object_mut().context("a result is an object")?;
-            for (key, value) in setting(args, backend, precision, &device, &protocol) {
-                object.insert(key.to_owned(), value);
-            }
-            println!("{}", serde_json::to_string_pretty(&result)?);
-        } else {
-            print_profile(&profile);
-        }
-        return Ok(ExitCode::SUCCESS);
+    // What describes the machine is asked of the plain device.
+    let tracked = match args.mode {
+        Mode::Infer => device.clone(),
+        Mode::Train => device.clone().autodiff(),
+    };
+    let mut backbone = Autocast::new(candidate.load(weights.as_deref(), 0, &tracked)?, backend, precision)?;
+    if args.grad_checkpointing && !backbone.set_grad_checkpointing(true) {
+        let name = candidate.name();
+        return Err(Usage(format!("--grad-checkpointing: `{name}` cannot, or has batch norm")).into());
     }
-    let (metrics, mut result) = match args.mode {
-        Mode::Infer => {
-            let backbone = load(&device)?;
-            let (mut measurement, load_seconds) = match precision {
-                Precision::F32 => infer(backbone, args.no_fuse, start, side, &protocol, &device)?,
-                Precision::Bf16 => {
-                    let backbone = Autocast::new(backbone, backend)?;
-                    infer(backbone, args.no_fuse, start, side, &protocol, &device)?
-                }
-            };
+    let folded = args.mode == Mode::Infer && !args.no_fuse;
+    let backbone = if folded { backbone.fuse() } else { backbone };
+    let load_seconds = start.elapsed().as_secs_f64();
+
+    let bootstrap = Bootstrap::default();
+    let (found, mut result) = match (args.mode, args.profile) {
+        (Mode::Infer, true) => profiled(
+            args.mode,
+            &protocol,
+            side,
+            profile_inference(&backbone, side, &protocol, &tracked)?,
+        ),
+        (Mode::Train, true) => profiled(
+            args.mode,
+            &protocol,
+            side,
+            profile_training(backbone, side, &protocol, &tracked)?,
+        ),
+        (Mode::Infer, false) => {
+            let mut measurement = measure(&backbone, side, &protocol, &tracked)?;
             // Folding takes away parameters that the published count has.
             measurement.parameters = candidate.size(&device).0;
-            let metrics = measurement.metrics(load_seconds, &Bootstrap::default())?;
-            (metrics, inference(&measurement, !args.no_fuse, load_seconds))
+            let metrics = measurement.metrics(load_seconds, &bootstrap)?;
+            (Found::Metrics(metrics), inference(&measurement, folded, load_seconds))
         }
-        Mode::Train => {
-            let device = device.clone().autodiff();
-            let mut backbone = load(&device)?;
-            check_grad_checkpointing(args, &candidate, &mut backbone)?;
-            let load_seconds = start.elapsed().as_secs_f64();
-            let measurement = match precision {
-                Precision::F32 => measure_training(backbone, side, &protocol, &device)?,
-                Precision::Bf16 => measure_training(Autocast::new(backbone, backend)?, side, &protocol, &device)?,
-            };
-            let metrics = measurement.metrics(load_seconds, &Bootstrap::default())?;
-            (metrics, training(&measurement, load_seconds))
+        (Mode::Train, false) => {
+            let measurement = measure_training(backbone, side, &protocol, &tracked)?;
+            let metrics = measurement.metrics(load_seconds, &bootstrap)?;
+            (Found::Metrics(metrics), training(&measurement, load_seconds))
         }
     };
     if args.json {
@@ -119,56 +94,45 @@ pub fn run(args: &Measure) -> Result<ExitCode> {
             object.insert(key.to_owned(), value);
         }
         println!("{}", serde_json::to_string_pretty(&result)?);
-    } else {
-        println!(
-            "{} on {backend} ({}), {}, {} threads",
-            candidate.name(),
-            adapter(backend, &device),
-            dtype(precision, &device),
-            threads()
-        );
-        println!("heap {}; warm-up {} s", launch::heap(), protocol.warmup_seconds);
-        print_table(&metrics);
+        return Ok(ExitCode::SUCCESS);
+    }
+    match found {
+        Found::Profile(profile) => print_profile(&profile),
+        Found::Metrics(metrics) => {
+            println!(
+                "{} on {backend} ({}), {}, {} threads",
+                candidate.name(),
+                adapter(backend, &device),
+                dtype(precision, &device),
+                threads()
+            );
+            println!("heap {}; warm-up {} s", launch::heap(), protocol.warmup_seconds);
+            print_table(&metrics);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Time `backbone`, of which nothing but its loading is done, and say how long that took since `start`.
-fn infer<B: Backbone>(
-    backbone: B,
-    no_fuse: bool,
-    start: Instant,
-    side: [usize; 2],
-    protocol: &Protocol,
-    device: &Device,
-) -> Result<(Measurement, f64)> {
-    let backbone = if no_fuse { backbone } else { backbone.fuse() };
-    let load_seconds = start.elapsed().as_secs_f64();
-    Ok((measure(&backbone, side, protocol, device)?, load_seconds))
+/// What a table shows.
+enum Found {
+    Metrics(Vec<Metric>),
+    Profile(Profile),
 }
 
-/// Set gradient checkpointing where it is asked for.
-fn check_grad_checkpointing(args: &Measure, candidate: &Candidate, backbone: &mut AnyBackbone) -> Result<()> {
-    if args.grad_checkpointing && !backbone.set_grad_checkpointing(true) {
-        let name = candidate.name();
-        return Err(Usage(format!("--grad-checkpointing: `{name}` cannot, or has batch norm")).into());
-    }
-    Ok(())
-}
-
-/// The profile of what `args` asks for.
-fn profiled<B: Backbone>(
-    backbone: B,
-    args: &Measure,
-    side: [usize; 2],
-    protocol: &Protocol,
-    device: &Device,
-) -> Result<Profile> {
-    Ok(match args.mode {
-        Mode::Infer if args.no_fuse => profile_inference(&backbone, side, protocol, device)?,
-        Mode::Infer => profile_inference(&backbone.fuse(), side, protocol, device)?,
-        Mode::Train => profile_training(backbone, side, protocol, device)?,
-    })
+/// A profile, and the same as JSON, seconds of one pass.
+fn profiled(mode: Mode, protocol: &Protocol, side: [usize; 2], profile: Profile) -> (Found, Value) {
+    let result = json!({
+        "mode": match mode {
+            Mode::Infer => "infer",
+            Mode::Train => "train",
+        },
+        "batch": protocol.batch,
+        "size": side,
+        "passes": profile.passes,
+        "seconds": profile.seconds / profile.passes as f64,
+        "operations": rows(&profile),
+    });
+    (Found::Profile(profile), result)
 }
 
 /// The operations of a profile as JSON, seconds of one pass.
