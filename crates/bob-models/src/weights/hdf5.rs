@@ -101,9 +101,9 @@ struct Header {
 
 /// Where the data of an array are.
 enum Data {
-    InHeader(u64, u64),
-    InOnePiece(u64, u64),
-    InChunks { index: u64, sizes: Vec<usize> },
+    Compact(u64, u64),
+    Contiguous(u64, u64),
+    Chunked { index: u64, sizes: Vec<usize> },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -276,20 +276,20 @@ impl Walk<'_> {
         let len =
             num_bytes(dtype, &shape).ok_or_else(|| damaged(format!("array `{path}` claims the shape {shape:?}")))?;
         let (index, sizes) = match data {
-            Data::InHeader(start, stored) | Data::InOnePiece(start, stored) => {
+            Data::Compact(start, stored) | Data::Contiguous(start, stored) => {
                 if start == UNDEFINED && len > 0 {
                     return Err(damaged(format!("array `{path}` was never written")));
                 }
                 let start = if len == 0 { 0 } else { start };
                 // The format allows more room than the array needs in a header only.
-                let stored = if matches!(data, Data::InHeader(..)) {
+                let stored = if matches!(data, Data::Compact(..)) {
                     stored.min(len)
                 } else {
                     stored
                 };
                 return self.source.tensor(path, dtype, shape, start, stored);
             }
-            Data::InChunks { index, sizes } => (index, sizes),
+            Data::Chunked { index, sizes } => (index, sizes),
         };
         // A chunk is held whole while it is unpacked, and can claim any size.
         let chunk = num_bytes(dtype, &sizes)
@@ -413,15 +413,15 @@ fn layout(fields: &mut Fields, at: u64, path: &str) -> Result<Data, WeightsError
     match fields.u8()? {
         0 => {
             let len = fields.u16()?;
-            Ok(Data::InHeader(at + 4, len.into()))
+            Ok(Data::Compact(at + 4, len.into()))
         }
-        1 => Ok(Data::InOnePiece(fields.u64()?, fields.u64()?)),
+        1 => Ok(Data::Contiguous(fields.u64()?, fields.u64()?)),
         2 => {
             // The last axis is that of the bytes of an element.
             let rank = usize::from(fields.u8()?).saturating_sub(1);
             let index = fields.u64()?;
             let sizes = (0..rank).map(|_| fields.u32().map(|size| size as usize));
-            Ok(Data::InChunks {
+            Ok(Data::Chunked {
                 index,
                 sizes: sizes.collect::<Result<_, _>>()?,
             })
