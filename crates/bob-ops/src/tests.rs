@@ -296,6 +296,8 @@ fn threads_do_not_change_the_bits() {
     let (x, weight) = (random([3, 23, 19, 32]), random([40, 32, 3, 3]));
     let qkv = Tensor::<3>::random([6, 49, 96], Distribution::Normal(0.0, 1.0), &device).require_grad();
     let one = Tensor::<1>::ones([40], &device).require_grad();
+    // The sum over these rows is cut into parts.
+    let (long, square) = (random([2, 82, 100, 8]), random([1, 1, 8, 8]));
     let run = || {
         let options = Conv2dOptions {
             padding: [[1, 1]; 2],
@@ -305,9 +307,10 @@ fn threads_do_not_change_the_bits() {
         let y = batch_norm(y, one.clone(), one.clone(), 1e-5, Some(Activation::Gelu)).output;
         let y = layer_norm(y, one.clone(), Some(one.clone()), 1e-5);
         let z = attention(qkv.clone(), 2, None);
-        let gradients = (y.clone().square().sum() + z.clone().square().sum()).backward();
-        let mut found = vec![y.into_data(), z.into_data()];
-        found.extend([&x, &weight].map(|x| x.grad(&gradients).expect("a gradient").into_data()));
+        let w = linear(long.clone(), square.clone().reshape([8, 8]), None, Epilogue::none());
+        let gradients = (y.clone().square().sum() + z.clone().square().sum() + w.clone().square().sum()).backward();
+        let mut found = vec![y.into_data(), z.into_data(), w.into_data()];
+        found.extend([&x, &weight, &square].map(|x| x.grad(&gradients).expect("a gradient").into_data()));
         found.push(qkv.grad(&gradients).expect("a gradient").into_data());
         found.push(one.grad(&gradients).expect("a gradient").into_data());
         found
