@@ -15,9 +15,9 @@ use bob_core::device::Precision;
 use bob_core::device::{self, BackendName};
 use bob_models::weights::{LoadOptions, load_module};
 use bob_models::{
-    Activation, AnyBackbone, BlockType, ClipResNetConfig, ConvNextConfig, EfficientNetConfig, NormFreeNetConfig,
-    RegNetConfig, ResNetConfig, StageConfig, StemType, SwinTransformerV2Config, VisionTransformerConfig,
-    VisionTransformerSamConfig, checkpoints,
+    Activation, AnyBackbone, AutoencoderConfig, BlockType, ClipResNetConfig, ConvNextConfig, EfficientNetConfig,
+    NormFreeNetConfig, RegNetConfig, ResNetConfig, StableDiffusionConfig, StageConfig, StemType,
+    SwinTransformerV2Config, TextConfig, UnetConfig, VisionTransformerConfig, VisionTransformerSamConfig, checkpoints,
 };
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::store::{ModuleStore, SafetensorsStore, bridge};
@@ -120,6 +120,28 @@ fn members() -> Vec<(&'static str, Init)> {
                 .init(device)
                 .into()
         }),
+        ("stable_diffusion_tiny", |device| {
+            let first_stage = AutoencoderConfig::new().with_ch(2).with_ch_mult(vec![1, 2, 2]);
+            let unet = UnetConfig::new()
+                .with_model_channels(4)
+                .with_channel_mult(vec![1, 2, 3])
+                .with_attention_resolutions(vec![2, 1])
+                .with_num_heads(2);
+            let text = TextConfig::new()
+                .with_vocab_size(11)
+                .with_hidden_size(8)
+                .with_intermediate_size(16)
+                .with_num_hidden_layers(2)
+                .with_num_attention_heads(2)
+                .with_max_position_embeddings(6)
+                .with_prompt(vec![9, 3, 5, 10]);
+            StableDiffusionConfig::new()
+                .with_first_stage_config(first_stage.with_num_groups(2))
+                .with_unet_config(unet.with_num_groups(2))
+                .with_cond_stage_config(text)
+                .init(device)
+                .into()
+        }),
     ]
 }
 
@@ -142,13 +164,16 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn load(name: &str, init: Init, device: &Device) -> AnyBackbone {
-    // Only RegNet's names are not timm's.
-    let regnet = checkpoints()
-        .into_iter()
-        .find(|entry| name.starts_with("regnet") && entry.checkpoint.family == "regnet");
+    // Only the files of these families have names that are not ours, or tensors besides.
+    let entry = checkpoints().into_iter().find(|entry| {
+        let family = entry.checkpoint.family.as_str();
+        ["regnet", "stable_diffusion"].contains(&family) && name.starts_with(family)
+    });
+    let mut ignored = OUTPUTS.to_vec();
+    ignored.extend(entry.as_ref().map_or(&[][..], |entry| entry.ignored));
     let options = LoadOptions {
-        remap: regnet.map_or(str::to_owned, |entry| entry.remap),
-        ignored: OUTPUTS,
+        remap: entry.map_or(str::to_owned, |entry| entry.remap),
+        ignored: &ignored,
         ..LoadOptions::default()
     };
     load_module(init(device), &path(name), &options)

@@ -152,6 +152,11 @@ pub(crate) fn laion_2b() -> Pretraining {
     pretraining(Style::VisionLanguage, "laion-2b", 2_320_000_000)
 }
 
+/// The same pairs, to generate the images.
+pub(crate) fn laion_2b_generative() -> Pretraining {
+    pretraining(Style::Generative, "laion-2b", 2_320_000_000)
+}
+
 /// OpenAI's pairs of images and texts, a rounded count.
 pub(crate) fn openai_clip() -> Pretraining {
     pretraining(Style::VisionLanguage, "openai-400m", 400_000_000)

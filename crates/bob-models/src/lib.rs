@@ -1,7 +1,8 @@
 //! The architectures of the battle, one file per family, and the strict loading of their weights.
 //!
 //! Faithful to timm 1.0.x: fields carry the names of timm's state dicts, so weights load with next to no
-//! renaming; parity against timm is tested with stored oracles (`fixtures/`).
+//! renaming; parity against timm is tested with stored oracles (`fixtures/`). What timm has not, Stable Diffusion, is
+//! faithful to its authors' code and names in the same way.
 
 #[macro_use]
 mod registry;
@@ -19,6 +20,7 @@ mod resample;
 mod resnet;
 mod resnet_clip;
 mod squeeze_excite;
+mod stable_diffusion;
 mod swin_transformer_v2;
 mod vision_transformer;
 mod vision_transformer_sam;
@@ -34,6 +36,7 @@ pub use registry::{
 pub use regnet::{RegNet, RegNetConfig};
 pub use resnet::{BlockType, ResNet, ResNetConfig, StemType};
 pub use resnet_clip::{ClipResNet, ClipResNetConfig};
+pub use stable_diffusion::{AutoencoderConfig, StableDiffusion, StableDiffusionConfig, TextConfig, UnetConfig};
 pub use swin_transformer_v2::{SwinTransformerV2, SwinTransformerV2Config};
 pub use vision_transformer::{GlobalPool, VisionTransformer, VisionTransformerConfig};
 pub use vision_transformer_sam::{VisionTransformerSam, VisionTransformerSamConfig};
@@ -57,4 +60,6 @@ backbones! {
     ClipResNet(ClipResNet) from resnet_clip,
     /// The image encoder of Segment Anything (`timm/models/vision_transformer_sam.py`).
     VisionTransformerSam(VisionTransformerSam) from vision_transformer_sam,
+    /// The encoding half of Stable Diffusion (`ldm` of CompVis).
+    StableDiffusion(StableDiffusion) from stable_diffusion,
 }

@@ -19,7 +19,7 @@ use cap::Cap;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use tiny::{Tiny, fixture, of_haiku, of_keras, of_onnx};
+use tiny::{Tiny, fixture, of_haiku, of_keras, of_lightning, of_onnx};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
@@ -148,6 +148,7 @@ fn damaged_files_neither_panic_nor_hang_nor_take_memory_they_do_not_have() {
         ("payload.pth", plain),
         ("payload_legacy.pth", plain),
         ("torchscript.pt", plain),
+        ("lightning.ckpt", of_lightning()),
         ("tiny.h5", of_keras()),
         ("tiny_chunks.h5", of_keras()),
         ("tiny.npz", of_haiku()),

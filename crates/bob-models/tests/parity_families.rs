@@ -1,6 +1,6 @@
-//! NFNets, RegNets, the networks of CLIP and Segment Anything, and the variants of the other families that the battle's
-//! checkpoints need: tiny members with the outputs of timm 1.0.31 (`fixtures/make_models_families.py`), and published
-//! figures of the full-size ones.
+//! NFNets, RegNets, the networks of CLIP, Segment Anything and Stable Diffusion, and the variants of the other families
+//! that the battle's checkpoints need: tiny members with the outputs of timm 1.0.31 (`fixtures/make_models_families.py`)
+//! and of diffusers (`fixtures/make_models_diffusion.py`), and published figures of the full-size ones.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -9,13 +9,15 @@ mod common;
 use bob_core::{Backbone, CostCounter, num_parameters};
 use bob_models::weights;
 use bob_models::{
-    Activation, AnyBackbone, BlockType, ChannelAttention, ClipResNetConfig, ConvNextConfig, InitOptions,
-    NormFreeNetConfig, NormFreeStem, RegNetConfig, ResNetConfig, SwinTransformerV2Config, VisionTransformerConfig,
-    VisionTransformerSamConfig, architectures, checkpoints,
+    Activation, AnyBackbone, AutoencoderConfig, BlockType, ChannelAttention, ClipResNetConfig, ConvNextConfig,
+    InitOptions, NormFreeNetConfig, NormFreeStem, RegNetConfig, ResNetConfig, StableDiffusionConfig,
+    SwinTransformerV2Config, TextConfig, UnetConfig, VisionTransformerConfig, VisionTransformerSamConfig,
+    architectures, checkpoints,
 };
 use burn::module::{Module, ModuleVisitor, Param, list_param_ids};
 use burn::tensor::{Device, Tensor};
 use common::{check, images, load, path, relative_error, tensor};
+use safetensors::SafeTensors;
 
 /// A fixture and how its backbone is initialised.
 struct Member {
@@ -93,6 +95,34 @@ fn sam(input_size: [usize; 2]) -> VisionTransformerSamConfig {
         .with_window_size(3)
         .with_neck_chans(8)
         .with_num_classes(7)
+}
+
+fn stable_diffusion() -> StableDiffusionConfig {
+    StableDiffusionConfig::new()
+        .with_first_stage_config(
+            AutoencoderConfig::new()
+                .with_ch(2)
+                .with_ch_mult(vec![1, 2, 2])
+                .with_num_groups(2),
+        )
+        .with_unet_config(
+            UnetConfig::new()
+                .with_model_channels(4)
+                .with_channel_mult(vec![1, 2, 3])
+                .with_attention_resolutions(vec![2, 1])
+                .with_num_heads(2)
+                .with_num_groups(2),
+        )
+        .with_cond_stage_config(
+            TextConfig::new()
+                .with_vocab_size(11)
+                .with_hidden_size(8)
+                .with_intermediate_size(16)
+                .with_num_hidden_layers(2)
+                .with_num_attention_heads(2)
+                .with_max_position_embeddings(6)
+                .with_prompt(vec![9, 3, 5, 10]),
+        )
 }
 
 /// Every fixture of this file.
@@ -177,6 +207,8 @@ fn members() -> Vec<Member> {
         Member::new("vit_mocov3", |device| mocov3().init(device)).named_as("vit_small_patch16_224_mocov3.in1k_300ep"),
         Member::new("samvit", |device| sam([32, 40]).init(device)),
         Member::new("samvit_of_another_size", |device| sam([40, 24]).init(device)),
+        Member::new("stable_diffusion_tiny", |device| stable_diffusion().init(device))
+            .named_as("stable_diffusion_v1.sd_v1_4"),
     ]
 }
 
@@ -229,13 +261,13 @@ fn every_parameter_trains_and_has_a_layer() {
         backbone.visit(&mut visitor);
         let parameters = list_param_ids(&backbone).len();
         assert_eq!(visitor.found + visitor.fixed, parameters, "{name}");
-        // Running statistics, and the position embedding of MoCo v3, do not train.
-        let statistics = 2 * weights::expected(&backbone)
-            .iter()
-            .filter(|expected| expected.name.ends_with("running_mean"))
-            .count();
+        // Running statistics, the position embedding of MoCo v3 and the text encoder of Stable Diffusion do not train.
+        let expected = weights::expected(&backbone);
+        let count = |is_fixed: fn(&str) -> bool| expected.iter().filter(|expected| is_fixed(&expected.name)).count();
+        let statistics = 2 * count(|name| name.ends_with("running_mean"));
+        let texts = count(|name| name.starts_with("cond_stage_model."));
         let positions = usize::from(name == "vit_mocov3");
-        assert_eq!(visitor.fixed, statistics + positions, "{name}");
+        assert_eq!(visitor.fixed, statistics + texts + positions, "{name}");
 
         let mut grouped: Vec<_> = backbone.layer_groups().into_iter().flatten().collect();
         grouped.sort();
@@ -292,7 +324,8 @@ fn nfnets_are_of_the_size_that_the_paper_prints() {
 
 /// Parameters of the full-size members, of `num_classes` classes: `sum(p.numel() for p in model.parameters())` of
 /// `timm.create_model(name, num_classes=num_classes)`, timm 1.0.31. CLIP's are counted with their own projection. The
-/// last is `NormFreeNet(_dm_nfnet_cfg((8, 16, 48, 24)))`, as timm has no name for it.
+/// last is `NormFreeNet(_dm_nfnet_cfg((8, 16, 48, 24)))`, as timm has no name for it, and Stable Diffusion's is what
+/// `fixtures/oracle/stable_diffusion.py --count` counts in diffusers 0.42.1.
 const PARAMETERS: &[(&str, usize, usize)] = &[
     ("dm_nfnet_f0", 1000, 71_489_284),
     ("nfnet_f0", 1000, 71_489_272),
@@ -335,6 +368,7 @@ const PARAMETERS: &[(&str, usize, usize)] = &[
     ("resnet50x64_clip", 0, 420_380_352),
     ("samvit_base_patch16", 0, 89_670_912),
     ("samvit_large_patch16", 0, 308_278_272),
+    ("stable_diffusion_v1", 0, 505_937_104),
     ("dm_nfnet_f7", 1000, 499_504_088),
 ];
 
@@ -357,7 +391,8 @@ fn full_size_members_are_of_timm_s_size() {
 
 /// Multiply-accumulates of one image: half of what `torch.utils.flop_counter.FlopCounterMode` of torch 2.9.1 counts in
 /// timm 1.0.31's model on the device `meta`. CLIP's is `forward_features` so counted and the pooling by hand, as timm
-/// asks it for every pixel and not for the mean only.
+/// asks it for every pixel and not for the mean only. Stable Diffusion's is so counted in diffusers 0.42.1 by
+/// `fixtures/oracle/stable_diffusion.py`.
 const MACS: &[(&str, usize, u64)] = &[
     ("dm_nfnet_f0", 256, 12_384_198_656),
     ("nfnet_l0", 224, 4_255_094_784),
@@ -373,12 +408,14 @@ const MACS: &[(&str, usize, u64)] = &[
     ("vit_small_patch14_reg4_dinov2", 518, 46_883_212_800),
     ("vit_giant_patch14_dinov2", 518, 1_783_344_494_592),
     ("samvit_base_patch16", 1024, 486_038_923_264),
+    ("stable_diffusion_v1", 256, 164_272_414_720),
 ];
 
 #[test]
 fn full_size_members_cost_what_torch_counts() {
     for &(name, size, expected) in MACS {
-        let num_classes = if name.ends_with("_clip") { 0 } else { 1000 };
+        let has_classifier = !["resnet50_clip", "stable_diffusion_v1"].contains(&name);
+        let num_classes = if has_classifier { 1000 } else { 0 };
         assert_eq!(macs(&create(name, num_classes, size), size), expected, "{name}");
     }
 }
@@ -395,4 +432,139 @@ fn the_fixed_position_embedding_is_moco_s() {
         tensor(&expected, "module.base_encoder.pos_embed").unwrap(),
     );
     assert!(error < 1e-6, "{error}");
+}
+
+/// Names and shapes of the published checkpoints, by `ldm`'s code and the configuration `v1-inference.yaml`.
+#[test]
+fn stable_diffusion_has_the_names_of_its_checkpoints() {
+    let expected = weights::expected(&create("stable_diffusion_v1", 0, 256));
+    let published: &[(&str, &[usize])] = &[
+        ("first_stage_model.encoder.conv_in.weight", &[128, 3, 3, 3]),
+        ("first_stage_model.encoder.down.0.block.0.norm1.weight", &[128]),
+        ("first_stage_model.encoder.down.1.block.0.nin_shortcut.bias", &[256]),
+        (
+            "first_stage_model.encoder.down.2.downsample.conv.weight",
+            &[512, 512, 3, 3],
+        ),
+        (
+            "first_stage_model.encoder.mid.attn_1.proj_out.weight",
+            &[512, 512, 1, 1],
+        ),
+        ("first_stage_model.encoder.mid.block_2.conv2.bias", &[512]),
+        ("first_stage_model.encoder.norm_out.bias", &[512]),
+        ("first_stage_model.encoder.conv_out.weight", &[8, 512, 3, 3]),
+        ("first_stage_model.quant_conv.weight", &[8, 8, 1, 1]),
+        ("model.diffusion_model.time_embed.0.weight", &[1280, 320]),
+        ("model.diffusion_model.time_embed.2.bias", &[1280]),
+        ("model.diffusion_model.input_blocks.0.0.weight", &[320, 4, 3, 3]),
+        ("model.diffusion_model.input_blocks.1.0.in_layers.0.weight", &[320]),
+        ("model.diffusion_model.input_blocks.3.0.op.weight", &[320, 320, 3, 3]),
+        (
+            "model.diffusion_model.input_blocks.4.0.in_layers.2.weight",
+            &[640, 320, 3, 3],
+        ),
+        (
+            "model.diffusion_model.input_blocks.4.0.emb_layers.1.weight",
+            &[640, 1280],
+        ),
+        (
+            "model.diffusion_model.input_blocks.4.0.skip_connection.weight",
+            &[640, 320, 1, 1],
+        ),
+        ("model.diffusion_model.input_blocks.1.1.norm.weight", &[320]),
+        (
+            "model.diffusion_model.input_blocks.1.1.proj_in.weight",
+            &[320, 320, 1, 1],
+        ),
+        (
+            "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight",
+            &[320, 320],
+        ),
+        (
+            "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_out.0.bias",
+            &[320],
+        ),
+        (
+            "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+            &[320, 768],
+        ),
+        (
+            "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.ff.net.0.proj.weight",
+            &[2560, 320],
+        ),
+        (
+            "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.ff.net.2.weight",
+            &[320, 1280],
+        ),
+        (
+            "model.diffusion_model.input_blocks.8.1.transformer_blocks.0.norm3.bias",
+            &[1280],
+        ),
+        (
+            "model.diffusion_model.input_blocks.11.0.out_layers.3.weight",
+            &[1280, 1280, 3, 3],
+        ),
+        (
+            "model.diffusion_model.middle_block.1.proj_out.weight",
+            &[1280, 1280, 1, 1],
+        ),
+        ("model.diffusion_model.middle_block.2.out_layers.0.bias", &[1280]),
+        (
+            "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight",
+            &[49408, 768],
+        ),
+        (
+            "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight",
+            &[77, 768],
+        ),
+        (
+            "cond_stage_model.transformer.text_model.encoder.layers.11.self_attn.q_proj.weight",
+            &[768, 768],
+        ),
+        (
+            "cond_stage_model.transformer.text_model.encoder.layers.0.layer_norm1.weight",
+            &[768],
+        ),
+        (
+            "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight",
+            &[3072, 768],
+        ),
+        ("cond_stage_model.transformer.text_model.final_layer_norm.bias", &[768]),
+    ];
+    for (name, shape) in published {
+        let found = expected.iter().find(|expected| expected.name == *name);
+        let found = found.unwrap_or_else(|| panic!("no {name}"));
+        assert_eq!(found.shape.as_slice(), *shape, "{name}");
+    }
+    assert!(
+        !expected
+            .iter()
+            .any(|expected| expected.name.contains("input_blocks.10.1."))
+    );
+}
+
+/// Saved as loaded, with what its file holds besides left out; without that being said, the file is refused.
+#[test]
+fn stable_diffusion_is_saved_under_the_names_of_its_checkpoints() {
+    let name = "stable_diffusion_tiny";
+    let member = members().into_iter().find(|member| member.fixture == name).unwrap();
+    let device = Device::flex();
+    let saved = tempfile::NamedTempFile::new().unwrap();
+    weights::save(&member.load(&device), saved.path()).unwrap();
+    let [found, original] = [saved.path(), path(name).as_path()].map(|file| std::fs::read(file).unwrap());
+    let [found, original] = [&found, &original].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+    assert_eq!(found.len(), weights::expected(&(member.init)(&device)).len());
+    for (name, tensor) in found.tensors() {
+        let expected = original.tensor(&name).unwrap();
+        assert_eq!(
+            (tensor.shape(), tensor.data()),
+            (expected.shape(), expected.data()),
+            "{name}"
+        );
+    }
+    let strict = weights::LoadOptions::default();
+    let refused = weights::load_module((member.init)(&device), &path(name), &strict).unwrap_err();
+    for besides in ["betas", "first_stage_model.decoder.conv_in.weight"] {
+        assert!(refused.to_string().contains(besides), "{refused}");
+    }
 }

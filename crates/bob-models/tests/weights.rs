@@ -15,7 +15,7 @@ use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::store::{ModuleStore, SafetensorsStore, bridge};
 use burn::tensor::{DType, Device, Tensor, TensorData, activation};
-use tiny::{Tiny, fixture, of_haiku, of_keras, of_onnx};
+use tiny::{Tiny, fixture, of_haiku, of_keras, of_lightning, of_onnx};
 
 /// One layer of 64 MiB.
 #[derive(Module, Debug)]
@@ -296,6 +296,12 @@ fn other_codes_keys_become_timm_s() {
         "image_encoder.neck.0.weight",
         "neck.0.weight",
     );
+    let diffusion = "state_dict.model.diffusion_model.time_embed.0.weight";
+    check(
+        "stable_diffusion_v1.sd_v1_4",
+        diffusion,
+        "model.diffusion_model.time_embed.0.weight",
+    );
     let regnet = "s2.b1.conv1.conv.weight";
     check("regnety_004.pycls_in1k", regnet, "s2.0.conv1.conv.weight");
 }
@@ -350,6 +356,14 @@ fn clip_s_archive_loads_by_the_checkpoint_s_entry() {
             .convert_dtype(DType::F32);
         assert_eq!(read(&mut saved, &name), half, "{name}");
     }
+}
+
+#[test]
+fn lightning_s_checkpoint_loads_by_the_entry_of_stable_diffusion() {
+    let loaded = deviation(&fixture("lightning.ckpt"), &of_lightning());
+    let (deviation, report) = loaded.unwrap_or_else(|error| panic!("{error}"));
+    assert!(deviation <= 1e-6, "{deviation}");
+    assert_eq!((report.format, report.tensors), (Format::Zip, 8));
 }
 
 fn identity(key: &str) -> String {
@@ -434,6 +448,11 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
     check(&fixture("payload_protocol4.pth"), &plain, "`posix.system`");
     check(&fixture("namespace.pth"), &plain, "`argparse.Namespace`");
     check(&fixture("model.pth"), &plain, "`nets.Tiny`");
+    check(
+        &fixture("lightning.ckpt"),
+        &plain,
+        "`pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint`",
+    );
 
     // Under another key.
     let nested = |key| LoadOptions {
@@ -446,6 +465,17 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
         "no state dict at the key `model`",
     );
     check(&fixture("nested.pth"), &nested("epoch"), "does not hold a dictionary");
+    let trusting = |key| LoadOptions {
+        allowed_globals: &["argparse.Namespace"],
+        ..nested(key)
+    };
+    for key in ["model", "args"] {
+        check(
+            &fixture("namespace.pth"),
+            &trusting(key),
+            &format!("no state dict at the key `{key}`"),
+        );
+    }
     check(
         &fixture("nested.pth"),
         &plain,
@@ -711,6 +741,8 @@ fn every_random_backbone_is_reproducible_saves_and_loads_again() {
             .map(|expected| expected.shape.num_elements())
             .sum()
     };
+    // Gigabytes say no more; the one member of such a family is saved and loaded small, in `parity_families.rs`.
+    let is_huge = |backbone: &AnyBackbone| size(backbone) > 200_000_000;
     let mut smallest = Vec::<(AnyBackbone, &str, InitOptions)>::new();
     for architecture in architectures() {
         let options = InitOptions {
@@ -725,7 +757,8 @@ fn every_random_backbone_is_reproducible_saves_and_loads_again() {
             Some(_) => {}
         }
     }
-    assert!(smallest.len() >= 5, "{} families", smallest.len());
+    smallest.retain(|(backbone, ..)| !is_huge(backbone));
+    assert!(smallest.len() >= 9, "{} families", smallest.len());
 
     for (_, name, options) in smallest {
         let save = |path: &Path| {

@@ -4,7 +4,7 @@
 
 use burn::module::Param;
 use burn::nn::conv::Conv2d;
-use burn::nn::{BatchNorm, LayerNorm, Linear};
+use burn::nn::{BatchNorm, GroupNorm, LayerNorm, Linear};
 use burn::tensor::Tensor;
 
 use bob_core::device::is_host;
@@ -30,6 +30,20 @@ pub fn conv2d(layer: &Conv2d, x: Tensor<4>, epilogue: Epilogue<4>) -> Tensor<4> 
 pub fn layer_norm<const D: usize>(layer: &LayerNorm, epsilon: f64, x: Tensor<D>) -> Tensor<D> {
     let beta = layer.beta.as_ref().map(|beta| beta.val());
     crate::layer_norm(x, layer.gamma.val(), beta, epsilon)
+}
+
+/// A group norm over maps with channels last, and an activation after it; as [`crate::group_norm`].
+///
+/// # Panics
+/// Where the layer has no parameters.
+pub fn group_norm(layer: &GroupNorm, x: Tensor<4>, activation: Option<Activation>) -> Tensor<4> {
+    let [gamma, beta] = [&layer.gamma, &layer.beta].map(|parameter| {
+        let parameter = parameter
+            .as_ref()
+            .expect("group_norm: a layer that was made with affine");
+        parameter.val()
+    });
+    crate::group_norm(x, gamma, beta, layer.num_groups, layer.epsilon, activation)
 }
 
 /// A batch norm over maps with channels last, and an activation after it.

@@ -1,10 +1,12 @@
-//! Normalisation by the moments of a batch, or of a vector.
+//! Normalisation by the moments of a batch, of groups of channels, or of a vector.
 
 #[cfg(feature = "flex")]
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
 use crate::Activation;
+#[cfg(feature = "tch")]
+use crate::aten::as_type_of;
 #[cfg(feature = "flex")]
 use crate::flex::norm as kernels;
 #[cfg(feature = "flex")]
@@ -173,6 +175,120 @@ impl Operation for BatchNorm {
                 self.epsilon,
                 false,
             )
+            .permute([0, 2, 3, 1]);
+        match self.activation {
+            Some(activation) => activation.aten(&[y]),
+            None => y,
+        }
+    }
+}
+
+/// Group normalisation of maps, each image by the moments of groups of its channels, and an activation after it (Wu and
+/// He, arXiv:1803.08494).
+///
+/// # Shapes
+///   - x, output: `[batch, height, width, channels]`
+///   - gamma, beta: `[channels]`
+///
+/// # Panics
+/// Where the shapes do not fit, or `groups` does not divide the channels.
+pub fn group_norm(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    groups: usize,
+    epsilon: f64,
+    activation: Option<Activation>,
+) -> Tensor<4> {
+    let [.., channels] = x.dims();
+    assert!(
+        groups > 0 && channels % groups == 0 && gamma.dims() == [channels] && beta.dims() == [channels],
+        "group_norm: {channels} channels in {groups} groups, gamma {:?}, beta {:?}",
+        gamma.dims(),
+        beta.dims()
+    );
+    if !has_kernels(&x.device(), x.dtype()) {
+        return group_norm_reference(x, gamma, beta, groups, epsilon, activation);
+    }
+    let operation = GroupNorm {
+        groups,
+        epsilon,
+        activation,
+    };
+    let inputs = vec![x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch()];
+    apply(operation, inputs)
+}
+
+/// The same composed of burn's own operations.
+pub(crate) fn group_norm_reference(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    groups: usize,
+    epsilon: f64,
+    activation: Option<Activation>,
+) -> Tensor<4> {
+    let shape = x.dims();
+    let [batch, height, width, channels] = shape;
+    let x = x.reshape([batch, height * width, groups, channels / groups]);
+    let mean = x.clone().mean_dim(1).mean_dim(3);
+    let centred = x - mean;
+    let variance = centred.clone().square().mean_dim(1).mean_dim(3);
+    let normalised = (centred * (variance + epsilon).sqrt().recip()).reshape(shape);
+    let output = normalised * gamma.unsqueeze() + beta.unsqueeze();
+    match activation {
+        Some(activation) => activation.reference(output),
+        None => output,
+    }
+}
+
+/// Inputs: x, gamma, beta.
+#[derive(Clone, Debug)]
+struct GroupNorm {
+    groups: usize,
+    epsilon: f64,
+    activation: Option<Activation>,
+}
+
+impl Operation for GroupNorm {
+    fn name(&self) -> &'static str {
+        "group_norm"
+    }
+
+    fn reads(&self, _index: usize) -> bool {
+        true
+    }
+
+    #[cfg(feature = "flex")]
+    fn flex(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
+        let [x, gamma, beta] = inputs.try_into().expect("three inputs");
+        let moments = kernels::group_moments(&x, self.groups);
+        let output = kernels::group_norm(&x, &moments, &gamma, &beta, self.epsilon, self.activation);
+        (output, if keep { vec![moments] } else { Vec::new() })
+    }
+
+    #[cfg(feature = "flex")]
+    fn flex_backward(&self, pass: FlexBackward) -> Vec<Option<FlexTensor>> {
+        let grads = kernels::group_norm_backward(
+            pass.input(0),
+            &pass.grad,
+            &pass.kept[0],
+            pass.input(1),
+            pass.input(2),
+            self.groups,
+            self.epsilon,
+            self.activation,
+        );
+        grads.map(Some).into()
+    }
+
+    #[cfg(feature = "tch")]
+    fn aten(&self, inputs: &[tch::Tensor]) -> tch::Tensor {
+        let [gamma, beta] = [1, 2].map(|index| Some(as_type_of(&inputs[0], &inputs[index])));
+        let y = inputs[0]
+            .contiguous()
+            .permute([0, 3, 1, 2])
+            .group_norm(self.groups as i64, gamma, beta, self.epsilon, false)
             .permute([0, 2, 3, 1]);
         match self.activation {
             Some(activation) => activation.aten(&[y]),

@@ -156,6 +156,23 @@ proptest! {
     }
 
     #[test]
+    fn group_norm_equals_burns(
+        rows in [1..4_usize, 1..16_usize, 2..16_usize],
+        groups in 1..9_usize,
+        size in 2..12_usize,
+        which in 0..4_usize,
+    ) {
+        let shape = [rows[0], rows[1], rows[2], groups * size];
+        let activation = [None, Some(Activation::Relu), Some(Activation::Silu), Some(Activation::Gelu)][which];
+        let with = |f: fn(Tensor<4>, Tensor<1>, Tensor<1>, usize, f64, Option<Activation>) -> Tensor<4>| {
+            move |x: &[Tensor<1>]| {
+                flat(f(x[0].clone().reshape(shape), x[1].clone(), x[2].clone(), groups, 1e-3, activation))
+            }
+        };
+        check(&[&shape, &[groups * size], &[groups * size]], &with(group_norm), &with(norm::group_norm_reference), 2e-5);
+    }
+
+    #[test]
     fn layer_norm_equals_burns(rows in 1..300_usize, channels in 16..200_usize) {
         let shape = [rows, channels];
         let with = |f: fn(Tensor<2>, Tensor<1>, Option<Tensor<1>>, f64) -> Tensor<2>| {
@@ -305,6 +322,7 @@ fn threads_do_not_change_the_bits() {
         };
         let y = conv2d(x.clone(), weight.clone(), Some(one.clone()), options, Epilogue::none());
         let y = batch_norm(y, one.clone(), one.clone(), 1e-5, Some(Activation::Gelu)).output;
+        let y = group_norm(y, one.clone(), one.clone(), 8, 1e-5, Some(Activation::Silu));
         let y = layer_norm(y, one.clone(), Some(one.clone()), 1e-5);
         let z = attention(qkv.clone(), 2, None);
         let w = linear(long.clone(), square.clone().reshape([8, 8]), None, Epilogue::none());
@@ -355,7 +373,11 @@ fn empty_batches_work() {
         [0, 8, 8, 5]
     );
     let ones = Tensor::ones([16], &device);
-    assert_eq!(layer_norm(x.clone(), ones, None, 1e-5).dims(), [0, 8, 8, 16]);
+    assert_eq!(layer_norm(x.clone(), ones.clone(), None, 1e-5).dims(), [0, 8, 8, 16]);
+    assert_eq!(
+        group_norm(x.clone(), ones.clone(), ones, 4, 1e-5, None).dims(),
+        [0, 8, 8, 16]
+    );
     assert_eq!(attention(Tensor::zeros([0, 7, 24], &device), 2, None).dims(), [0, 7, 8]);
     assert_eq!(Activation::Gelu.forward(x).dims(), [0, 8, 8, 16]);
 }
@@ -415,6 +437,10 @@ fn misfits_name_the_operation() {
             0.1,
             None,
         ))
+    });
+    check("group_norm", &|| {
+        let ones = Tensor::ones([4], &device);
+        drop(group_norm(maps(4), ones.clone(), ones, 3, 0.1, None))
     });
     check("attention", &|| {
         drop(attention(Tensor::zeros([1, 4, 10], &device), 2, None))

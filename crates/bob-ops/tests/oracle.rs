@@ -19,7 +19,7 @@ use bob_core::device::{self, BackendName};
 use bob_ops::{Activation, Conv2dOptions, Epilogue, nn};
 use burn::module::{Module, Param, ParamId, RunningState};
 use burn::nn::conv::Conv2dConfig;
-use burn::nn::{BatchNormConfig, LayerNormConfig, LinearConfig, PaddingConfig2d};
+use burn::nn::{BatchNormConfig, GroupNormConfig, LayerNormConfig, LinearConfig, PaddingConfig2d};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -69,6 +69,11 @@ enum Operation {
         momentum: f64,
         activation: Option<Name>,
     },
+    GroupNorm {
+        groups: usize,
+        epsilon: f64,
+        activation: Option<Name>,
+    },
     LayerNorm {
         epsilon: f64,
     },
@@ -110,6 +115,7 @@ impl Operation {
             Self::Linear { .. } => "linear",
             Self::BatchNorm { .. } => "batch_norm",
             Self::BatchNormModule { .. } => "nn::batch_norm",
+            Self::GroupNorm { .. } => "group_norm",
             Self::LayerNorm { .. } => "layer_norm",
             Self::LayerNorm2d { .. } => "layer_norm_2d",
             Self::Attention { .. } => "attention",
@@ -404,6 +410,25 @@ impl Inputs<'_> {
                 self.outcome(found.output)
                     .and("mean", found.mean)
                     .and("variance", found.variance)
+            }
+            Operation::GroupNorm {
+                groups,
+                epsilon,
+                activation,
+            } => {
+                let activation = activation.map(Activation::from);
+                let (x, gamma, beta) = (self.get::<4>("x"), self.get::<1>("gamma"), self.get::<1>("beta"));
+                let output = bob_ops::group_norm(x.clone(), gamma.clone(), beta.clone(), *groups, *epsilon, activation);
+                let outcome = self.outcome(output);
+                if self.is_autodiff() {
+                    return outcome;
+                }
+                let mut layer = GroupNormConfig::new(*groups, gamma.dims()[0])
+                    .with_epsilon(*epsilon)
+                    .init(&self.way.device);
+                layer.gamma = Some(Param::initialized(ParamId::new(), gamma));
+                layer.beta = Some(Param::initialized(ParamId::new(), beta));
+                outcome.and("output", nn::group_norm(&layer, x, activation))
             }
             Operation::BatchNormModule {
                 epsilon,

@@ -69,6 +69,8 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened, Weights
     let mut tensors = match (format, &archive) {
         (Format::TorchScript, Some(archive)) => torchscript::tensors(archive, allowed)?,
         (Format::Npz, Some(archive)) => numpy::archived(archive)?,
+        // burn's reader takes no object as a key, as Lightning has it.
+        (_, Some(archive)) if !allowed.is_empty() => torchscript::state_dict(archive, allowed, options.top_level_key)?,
         (_, Some(archive)) => {
             scan_archive(archive, allowed)?;
             pytorch(path, options.top_level_key)?

@@ -1,7 +1,9 @@
-//! Archives of TorchScript (`torch.jit.save`): the parameters and buffers that the pickled module tree holds.
+//! Archives of TorchScript (`torch.jit.save`): the parameters and buffers that the pickled module tree holds. Also those
+//! archives of `torch.save` whose pickle burn's reader does not take.
 //!
-//! The archive is the zip of `torch.save` with the source of the module's methods beside it, and its `data.pkl` is the
-//! module itself, not a state dict (`torch/csrc/jit/docs/serialization.md` of PyTorch). None of the source is looked at.
+//! The archive of TorchScript is the zip of `torch.save` with the source of the module's methods beside it, and its
+//! `data.pkl` is the module itself, not a state dict (`torch/csrc/jit/docs/serialization.md` of PyTorch). None of the
+//! source is looked at.
 
 use std::io::{BufReader, Read};
 
@@ -33,10 +35,56 @@ pub(super) fn is_torchscript(names: &[String]) -> bool {
 
 /// The tensors of the `archive` under the names that `state_dict` would give them, their data unread.
 pub(super) fn tensors(archive: &Archive, allowed: &[&str]) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+    let (folder, pickle) = read(archive, allowed, |name| {
+        name.starts_with(CLASSES) || name.starts_with(LISTS)
+    })?;
+    let mut walk = Walk::new(archive, &folder, &pickle);
+    walk.module(pickle.root, "", 0)?;
+    Ok(walk.tensors)
+}
+
+/// The tensors of the dictionaries in the `archive` of `torch.save`, those of `top_level_key` where it is given, their
+/// data unread.
+///
+/// burn's reader does this too, but takes a dictionary's keys only as text and numbers; here whatever is no tensor under
+/// a text is passed over.
+pub(super) fn state_dict(
+    archive: &Archive,
+    allowed: &[&str],
+    top_level_key: Option<&str>,
+) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+    let (folder, pickle) = read(archive, allowed, |_| false)?;
+    let root = match top_level_key {
+        None => pickle.root,
+        Some(key) => item(&pickle, key).ok_or_else(|| WeightsErrorKind::TopLevelKey {
+            key: key.to_owned(),
+            reason: "the file does not hold a dictionary there".to_owned(),
+        })?,
+    };
+    let mut walk = Walk::new(archive, &folder, &pickle);
+    walk.dictionary(root, "", 0)?;
+    Ok(walk.tensors)
+}
+
+/// The dictionary under `key` of that which `pickle` is.
+fn item(pickle: &Pickle, key: &str) -> Option<Id> {
+    let Value::Dict(items) = pickle.get(pickle.root) else {
+        return None;
+    };
+    let (_, value) = items.iter().find(|(name, _)| pickle.text(*name) == Some(key))?;
+    matches!(pickle.get(*value), Value::Dict(_)).then_some(*value)
+}
+
+/// The one pickle of the `archive`, which names nothing but what is `allowed` or `is_needed`, and the folder it lies in.
+fn read(
+    archive: &Archive,
+    allowed: &[&str],
+    is_needed: impl Fn(&str) -> bool,
+) -> Result<(String, Pickle), WeightsErrorKind> {
     let names = archive.names();
     let pickles: Vec<_> = names.iter().filter(|name| name.ends_with("/data.pkl")).collect();
     let [name] = pickles.as_slice() else {
-        return Err(damaged(format!("it has {} module trees", pickles.len())));
+        return Err(damaged(format!("it has {} pickles", pickles.len())));
     };
     let bytes = archive.with(name, |entry, size| {
         if size > MAX_PICKLE_SIZE.min(archive.len()) {
@@ -46,19 +94,9 @@ pub(super) fn tensors(archive: &Archive, allowed: &[&str]) -> Result<Vec<PackTen
         BufReader::new(entry).take(size).read_to_end(&mut bytes)?;
         Ok(bytes)
     })?;
-    pickle::check(&mut bytes.as_slice(), allowed, |name| {
-        name.starts_with(CLASSES) || name.starts_with(LISTS)
-    })?;
+    pickle::check(&mut bytes.as_slice(), allowed, is_needed)?;
     let pickle = unpickle(&mut bytes.as_slice()).map_err(pickle::in_pickle)?;
-    let mut walk = Walk {
-        archive,
-        folder: name.trim_end_matches("data.pkl"),
-        pickle: &pickle,
-        left: pickle.len(),
-        tensors: Vec::new(),
-    };
-    walk.module(pickle.root, "", 0)?;
-    Ok(walk.tensors)
+    Ok((name.trim_end_matches("data.pkl").to_owned(), pickle))
 }
 
 struct Walk<'a> {
@@ -71,8 +109,27 @@ struct Walk<'a> {
     tensors: Vec<PackTensor>,
 }
 
-impl Walk<'_> {
-    /// Whether `id` is a module, whose attributes are then passed through.
+impl<'a> Walk<'a> {
+    fn new(archive: &'a Archive, folder: &'a str, pickle: &'a Pickle) -> Self {
+        Self {
+            archive,
+            folder,
+            pickle,
+            left: pickle.len(),
+            tensors: Vec::new(),
+        }
+    }
+
+    /// Pass through the items of `id`, where it is a dictionary, and of those in it.
+    fn dictionary(&mut self, id: Id, path: &str, depth: usize) -> Result<(), WeightsErrorKind> {
+        let pickle = self.pickle;
+        if let Value::Dict(items) = pickle.get(id) {
+            self.items(items, path, depth, Self::dictionary)?;
+        }
+        Ok(())
+    }
+
+    /// Pass through the attributes of `id`, where it is a module, and of those in it.
     fn module(&mut self, id: Id, path: &str, depth: usize) -> Result<(), WeightsErrorKind> {
         let pickle = self.pickle;
         let Some((class, _, Some(state))) = pickle.object(id) else {
@@ -84,10 +141,22 @@ impl Walk<'_> {
         if !class.starts_with(CLASSES) {
             return Ok(());
         }
+        self.items(attributes, path, depth, Self::module)
+    }
+
+    /// Take the tensors of `items`, and pass through the rest by `inner`.
+    fn items(
+        &mut self,
+        items: &[(Id, Id)],
+        path: &str,
+        depth: usize,
+        inner: fn(&mut Self, Id, &str, usize) -> Result<(), WeightsErrorKind>,
+    ) -> Result<(), WeightsErrorKind> {
+        let pickle = self.pickle;
         if depth > MAX_DEPTH {
             return Err(damaged(format!("its modules nest deeper than {MAX_DEPTH}")));
         }
-        for &(key, value) in attributes {
+        for &(key, value) in items {
             self.left = self
                 .left
                 .checked_sub(1)
@@ -104,7 +173,7 @@ impl Walk<'_> {
                     self.tensor(tensor, name)?;
                 }
                 Some((function, ..)) if function.starts_with("torch._utils._rebuild_") => self.tensor(value, name)?,
-                _ => self.module(value, &name, depth + 1)?,
+                _ => inner(self, value, &name, depth + 1)?,
             }
         }
         Ok(())

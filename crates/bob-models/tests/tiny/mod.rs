@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bob_models::checkpoints;
 use bob_models::weights::{Layout, LoadOptions};
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -99,6 +100,20 @@ pub fn of_onnx() -> LoadOptions<'static> {
             _ => Layout::PYTORCH,
         },
         ignored: &["Reshape", "steps"],
+        ..LoadOptions::default()
+    }
+}
+
+/// Lightning's checkpoint as the entry of one has it: its state of training has a class as a key, and a number of
+/// numpy's.
+pub fn of_lightning() -> LoadOptions<'static> {
+    let entry = checkpoints()
+        .into_iter()
+        .find(|entry| entry.checkpoint.name == "stable_diffusion_v1.sd_v1_4")
+        .expect("a checkpoint of Lightning");
+    LoadOptions {
+        remap: entry.remap,
+        allowed_globals: entry.allowed_globals,
         ..LoadOptions::default()
     }
 }

@@ -1,4 +1,4 @@
-//! Batch norm and layer norm: statistics of chunks of rows in their order, and one pass for each map.
+//! Batch norm, group norm and layer norm: statistics of chunks of rows in their order, and one pass for each map.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -18,8 +18,38 @@ const ROWS: usize = 128;
 /// Mean and biased variance of every channel of `[..., channels]`, as `[2, channels]`.
 pub(crate) fn moments(x: &FlexTensor) -> FlexTensor {
     let channels = last(x);
+    let found = channel_moments(values(&dense(x)), channels);
+    tensor(found.concat().into_iter().map(|x| x as f32).collect(), [2, channels])
+}
+
+/// Mean and biased variance of the group of every channel of every image of `[batch, height, width, channels]`, as
+/// `[batch, 2, channels]`.
+pub(crate) fn group_moments(x: &FlexTensor, groups: usize) -> FlexTensor {
+    let [_, height, width, channels] = x.shape().dims();
     let x = dense(x);
-    let x = values(&x);
+    let found: Vec<Vec<f32>> = values(&x)
+        .par_chunks((height * width * channels).max(1))
+        .map(|image| {
+            let [mut mean, mut variance] = channel_moments(image, channels);
+            let size = channels / groups;
+            for (mean, variance) in mean.chunks_exact_mut(size).zip(variance.chunks_exact_mut(size)) {
+                let centre = mean.iter().sum::<f64>() / size as f64;
+                let squares = mean
+                    .iter()
+                    .zip(&*variance)
+                    .map(|(mean, variance)| variance + (mean - centre).powi(2));
+                let spread = squares.sum::<f64>() / size as f64;
+                mean.fill(centre);
+                variance.fill(spread);
+            }
+            mean.into_iter().chain(variance).map(|x| x as f32).collect()
+        })
+        .collect();
+    tensor(found.concat(), [found.len(), 2, channels])
+}
+
+/// Mean and biased variance of every channel.
+fn channel_moments(x: &[f32], channels: usize) -> [Vec<f64>; 2] {
     // Mean and squared deviations of each chunk, then of all by Chan's update.
     let parts: Vec<(usize, Vec<f32>, Vec<f32>)> = x
         .par_chunks((ROWS * channels).max(1))
@@ -53,12 +83,11 @@ pub(crate) fn moments(x: &FlexTensor) -> FlexTensor {
         }
         seen = all;
     }
-    let variance = squares.iter().map(|squares| (squares / seen) as f32);
-    let found: Vec<f32> = mean.iter().map(|mean| *mean as f32).chain(variance).collect();
-    tensor(found, [2, channels])
+    squares.iter_mut().for_each(|square| *square /= seen);
+    [mean, squares]
 }
 
-/// `x * scale + shift` per channel: batch norm once the moments are known.
+/// `x * scale + shift` per channel: batch norm, or group norm of one image, once the moments are known.
 pub(crate) struct ChannelMap {
     mean: Vec<f32>,
     inverse: Vec<f32>,
@@ -69,17 +98,21 @@ pub(crate) struct ChannelMap {
 impl ChannelMap {
     pub(crate) fn new(moments: &FlexTensor, gamma: &FlexTensor, beta: &FlexTensor, epsilon: f64) -> Self {
         let [moments, gamma, beta] = [moments, gamma, beta].map(dense);
-        let (mean, variance) = values(&moments).split_at(values(&gamma).len());
+        Self::of(values(&moments), values(&gamma), values(&beta), epsilon)
+    }
+
+    fn of(moments: &[f32], gamma: &[f32], beta: &[f32], epsilon: f64) -> Self {
+        let (mean, variance) = moments.split_at(gamma.len());
         let inverse: Vec<f32> = variance
             .iter()
             .map(|variance| (1.0 / (f64::from(*variance) + epsilon).sqrt()) as f32)
             .collect();
         let scale: Vec<f32> = inverse
             .iter()
-            .zip(values(&gamma))
+            .zip(gamma)
             .map(|(inverse, gamma)| inverse * gamma)
             .collect();
-        let shift = values(&beta)
+        let shift = beta
             .iter()
             .zip(mean)
             .zip(&scale)
@@ -95,33 +128,60 @@ impl ChannelMap {
 }
 
 pub(crate) fn scale_and_shift(x: FlexTensor, map: &ChannelMap, activation: Option<Activation>) -> FlexTensor {
-    match activation {
-        None => affine(&x, map, |x| x),
-        Some(activation) => each!(activation, A => affine(&x, map, |x| A.of(x))),
-    }
+    let x = dense(&x);
+    let from = values(&x);
+    let out = filled(from.len(), |out| affine(out, from, map, activation));
+    tensor(out, x.shape())
 }
 
-fn affine(x: &FlexTensor, map: &ChannelMap, f: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
-    let channels = last(x);
-    let x = dense(x);
+/// Group norm of `[batch, height, width, channels]` by the `moments` of [`group_moments`].
+pub(crate) fn group_norm(
+    x: &FlexTensor,
+    moments: &FlexTensor,
+    gamma: &FlexTensor,
+    beta: &FlexTensor,
+    epsilon: f64,
+    activation: Option<Activation>,
+) -> FlexTensor {
+    let [_, height, width, channels] = x.shape().dims();
+    let [x, gamma, beta] = [x, gamma, beta].map(dense);
     let from = values(&x);
     let out = filled(from.len(), |out| {
-        let chunk = (ROWS * channels).max(1);
-        out.par_chunks_mut(chunk)
-            .zip(from.par_chunks(chunk))
-            .for_each(|(out, from)| {
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for (out, from) in out.chunks_exact_mut(channels).zip(from.chunks_exact(channels)) {
-                            let rows = out.iter_mut().zip(from).zip(&map.scale).zip(&map.shift);
-                            rows.for_each(|(((out, x), scale), shift)| *out = f(x * scale + shift));
-                        }
-                    },
-                );
+        let image = (height * width * channels).max(1);
+        out.par_chunks_mut(image)
+            .zip(from.par_chunks(image))
+            .zip(values(moments).par_chunks(2 * channels))
+            .for_each(|((out, from), moments)| {
+                let map = ChannelMap::of(moments, values(&gamma), values(&beta), epsilon);
+                affine(out, from, &map, activation);
             });
     });
     tensor(out, x.shape())
+}
+
+fn affine(out: &mut [f32], from: &[f32], map: &ChannelMap, activation: Option<Activation>) {
+    match activation {
+        None => affine_by(out, from, map, |x| x),
+        Some(activation) => each!(activation, A => affine_by(out, from, map, |x| A.of(x))),
+    }
+}
+
+fn affine_by(out: &mut [f32], from: &[f32], map: &ChannelMap, f: impl Fn(f32) -> f32 + Sync) {
+    let channels = map.scale.len();
+    let chunk = (ROWS * channels).max(1);
+    out.par_chunks_mut(chunk)
+        .zip(from.par_chunks(chunk))
+        .for_each(|(out, from)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (out, from) in out.chunks_exact_mut(channels).zip(from.chunks_exact(channels)) {
+                        let rows = out.iter_mut().zip(from).zip(&map.scale).zip(&map.shift);
+                        rows.for_each(|(((out, x), scale), shift)| *out = f(x * scale + shift));
+                    }
+                },
+            );
+        });
 }
 
 /// Gradients of x, gamma and beta.
@@ -131,31 +191,98 @@ pub(crate) fn batch_norm_backward(
     map: &ChannelMap,
     activation: Option<Activation>,
 ) -> [FlexTensor; 3] {
+    let [x, grad] = [x, &grad].map(dense);
+    let mut sums = Vec::new();
+    let out = filled(values(&x).len(), |out| {
+        sums = vec![differentiate(out, values(&x), values(&grad), map, 1, activation)];
+    });
+    gradients(tensor(out, x.shape()), sums, map.scale.len())
+}
+
+/// Gradients of x, gamma and beta of [`group_norm`].
+#[expect(
+    clippy::too_many_arguments,
+    reason = "all that the forward pass had, and the gradient"
+)]
+pub(crate) fn group_norm_backward(
+    x: &FlexTensor,
+    grad: &FlexTensor,
+    moments: &FlexTensor,
+    gamma: &FlexTensor,
+    beta: &FlexTensor,
+    groups: usize,
+    epsilon: f64,
+    activation: Option<Activation>,
+) -> [FlexTensor; 3] {
+    let [_, height, width, channels] = x.shape().dims();
+    let [x, grad, gamma, beta] = [x, grad, gamma, beta].map(dense);
+    let mut sums = Vec::new();
+    let out = filled(values(&x).len(), |out| {
+        let image = (height * width * channels).max(1);
+        sums = out
+            .par_chunks_mut(image)
+            .zip(values(&x).par_chunks(image))
+            .zip(values(&grad).par_chunks(image))
+            .zip(values(moments).par_chunks(2 * channels))
+            .map(|(((out, x), grad), moments)| {
+                let map = ChannelMap::of(moments, values(&gamma), values(&beta), epsilon);
+                differentiate(out, x, grad, &map, channels / groups, activation)
+            })
+            .collect();
+    });
+    gradients(tensor(out, x.shape()), sums, channels)
+}
+
+/// The gradient of x, and those of gamma and beta as the `sums` of their parts.
+fn gradients(x: FlexTensor, sums: Vec<[Vec<f64>; 2]>, channels: usize) -> [FlexTensor; 3] {
+    let total = |which: usize| {
+        let mut total = vec![0.0; channels];
+        for part in &sums {
+            total
+                .iter_mut()
+                .zip(&part[which])
+                .for_each(|(total, part)| *total += part);
+        }
+        tensor(total.into_iter().map(|sum| sum as f32).collect(), [channels])
+    };
+    [x, total(0), total(1)]
+}
+
+/// The gradient of `x` into `out`, and those of gamma and beta, where `group` channels in a row share their moments.
+fn differentiate(
+    out: &mut [f32],
+    x: &[f32],
+    grad: &[f32],
+    map: &ChannelMap,
+    group: usize,
+    activation: Option<Activation>,
+) -> [Vec<f64>; 2] {
     match activation {
-        None => differentiate(x, &grad, map, |_| 1.0),
-        Some(activation) => each!(activation, A => differentiate(x, &grad, map, |y| A.slope(y))),
+        None => differentiate_by(out, x, grad, map, group, |_| 1.0),
+        Some(activation) => each!(activation, A => differentiate_by(out, x, grad, map, group, |y| A.slope(y))),
     }
 }
 
 /// `slope` is the derivative of the activation at the normalised value.
-fn differentiate(
-    x: &FlexTensor,
-    grad: &FlexTensor,
+fn differentiate_by(
+    out: &mut [f32],
+    x: &[f32],
+    grad: &[f32],
     map: &ChannelMap,
+    group: usize,
     slope: impl Fn(f32) -> f32 + Sync,
-) -> [FlexTensor; 3] {
-    let channels = last(x);
-    let [x, grad] = [x, grad].map(dense);
-    let chunk = (ROWS * channels).max(1);
+) -> [Vec<f64>; 2] {
     let ChannelMap {
         mean,
         inverse,
         scale,
         shift,
     } = map;
-    let parts: Vec<[Vec<f32>; 2]> = values(&x)
+    let channels = scale.len();
+    let chunk = (ROWS * channels).max(1);
+    let parts: Vec<[Vec<f32>; 2]> = x
         .par_chunks(chunk)
-        .zip(values(&grad).par_chunks(chunk))
+        .zip(grad.par_chunks(chunk))
         .map(|(x, grad)| {
             let (mut gamma, mut beta) = (vec![0.0; channels], vec![0.0; channels]);
             vectorized(
@@ -184,38 +311,40 @@ fn differentiate(
             beta[c] += f64::from(part_beta[c]);
         }
     }
-    let count = (values(&x).len() / channels.max(1)) as f64;
-    // dx = scale * (g - mean(g) - x̂ * mean(g x̂)) = scale * g + x * along + constant, per channel.
-    let along: Vec<f32> = (0..channels)
-        .map(|c| (-f64::from(scale[c]) * gamma[c] / count * f64::from(inverse[c])) as f32)
-        .collect();
-    let level: Vec<f32> = (0..channels)
-        .map(|c| (-f64::from(scale[c]) * beta[c] / count) as f32)
-        .collect();
-    let out = filled(values(&x).len(), |out| {
-        out.par_chunks_mut(chunk)
-            .zip(values(&x).par_chunks(chunk))
-            .zip(values(&grad).par_chunks(chunk))
-            .for_each(|((out, x), grad)| {
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        let rows = out.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
-                        for ((out, x), grad) in rows.zip(grad.chunks_exact(channels)) {
-                            let (out, x, grad) = (&mut out[..channels], &x[..channels], &grad[..channels]);
-                            let (mean, scale, shift) = (&mean[..channels], &scale[..channels], &shift[..channels]);
-                            let (along, level) = (&along[..channels], &level[..channels]);
-                            for c in 0..channels {
-                                let grad = grad[c] * slope(x[c] * scale[c] + shift[c]);
-                                out[c] = grad * scale[c] + (x[c] - mean[c]) * along[c] + level[c];
-                            }
+    let count = (x.len() / channels.max(1) * group) as f64;
+    // With s = g * gamma, dx = inverse * (s - mean(s) - x̂ * mean(s x̂)) = g * scale + (x - mean) * along + level, the
+    // means over a group.
+    let (mut along, mut level) = (vec![0.0; channels], vec![0.0; channels]);
+    for first in (0..channels).step_by(group) {
+        let members = first..first + group;
+        let mean_of = |sums: &[f64]| {
+            let products = members.clone().map(|c| f64::from(scale[c]) * sums[c]);
+            -products.sum::<f64>() / count
+        };
+        along[members.clone()].fill((mean_of(&gamma) * f64::from(inverse[first])) as f32);
+        level[members.clone()].fill(mean_of(&beta) as f32);
+    }
+    out.par_chunks_mut(chunk)
+        .zip(x.par_chunks(chunk))
+        .zip(grad.par_chunks(chunk))
+        .for_each(|((out, x), grad)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    let rows = out.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
+                    for ((out, x), grad) in rows.zip(grad.chunks_exact(channels)) {
+                        let (out, x, grad) = (&mut out[..channels], &x[..channels], &grad[..channels]);
+                        let (mean, scale, shift) = (&mean[..channels], &scale[..channels], &shift[..channels]);
+                        let (along, level) = (&along[..channels], &level[..channels]);
+                        for c in 0..channels {
+                            let grad = grad[c] * slope(x[c] * scale[c] + shift[c]);
+                            out[c] = grad * scale[c] + (x[c] - mean[c]) * along[c] + level[c];
                         }
-                    },
-                );
-            });
-    });
-    let narrow = |sums: Vec<f64>| tensor(sums.into_iter().map(|sum| sum as f32).collect(), [channels]);
-    [tensor(out, x.shape()), narrow(gamma), narrow(beta)]
+                    }
+                },
+            );
+        });
+    [gamma, beta]
 }
 
 /// Layer norm over the last dimension, and mean and inverse deviation of every row, `[rows, 2]`.
