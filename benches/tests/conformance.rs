@@ -146,11 +146,8 @@ fn load(name: &str, init: Init, device: &Device) -> AnyBackbone {
     let regnet = checkpoints()
         .into_iter()
         .find(|entry| name.starts_with("regnet") && entry.checkpoint.family == "regnet");
-    let options = LoadOptions {
-        remap: regnet.map_or(str::to_owned, |entry| entry.remap),
-        ignored: OUTPUTS,
-        ..LoadOptions::default()
-    };
+    let options = regnet.map_or_else(LoadOptions::default, |entry| entry.options);
+    let options = options.with_ignored(OUTPUTS);
     load_module(init(device), &path(name), &options)
         .expect("the fixture is readable and fits")
         .0

@@ -532,10 +532,9 @@ fn vicregl(name: &'static str, file: &str, pretraining: Pretraining) -> Checkpoi
         license: "CC-BY-NC-4.0",
         paper: "2210.01571",
     };
-    CheckpointEntry {
-        remap: remap_facebook,
-        ..checkpoint.elsewhere("convnext", file, &[])
-    }
+    checkpoint
+        .elsewhere("convnext", file, &[])
+        .with_options(|options| options.with_remap(remap_facebook))
 }
 
 /// A key of Facebook's own code, with the last norm before the mean, in timm's names; a key already in those stays.

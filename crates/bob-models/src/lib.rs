@@ -13,6 +13,7 @@ mod init;
 mod layers;
 mod mlp;
 mod nfnet;
+mod own;
 mod patch_embed;
 mod regnet;
 mod resample;
@@ -28,8 +29,10 @@ pub use convnext::{ConvNext, ConvNextConfig};
 pub use efficientnet::{EfficientNet, EfficientNetConfig, StageConfig};
 pub use layers::Activation;
 pub use nfnet::{ChannelAttention, NormFreeNet, NormFreeNetConfig, NormFreeStem};
+pub use own::{OwnCheckpoint, OwnCheckpointError, OwnCheckpointFault, OwnWeights, parse_own_checkpoints};
 pub use registry::{
     Architecture, CheckpointEntry, CreateError, InitOptions, architectures, checkpoints, create, create_random,
+    family_of,
 };
 pub use regnet::{RegNet, RegNetConfig};
 pub use resnet::{BlockType, ResNet, ResNetConfig, StemType};

@@ -5,7 +5,7 @@ use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 
 use bob_core::initialize;
-use bob_models::weights::{self, Format, Layout, LoadOptions, LoadReport, WeightsError};
+use bob_models::weights::{self, Format, Layout, LoadOptions, LoadReport, Rename, WeightsError};
 use bob_models::{AnyBackbone, ClipResNetConfig, InitOptions, architectures, checkpoints, create_random};
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -81,14 +81,8 @@ fn deviation(path: &Path, options: &LoadOptions) -> Result<(f32, LoadReport), We
 
 #[test]
 fn every_way_of_saving_gives_pytorch_s_output() {
-    let nested = LoadOptions {
-        top_level_key: Some("state_dict"),
-        ..LoadOptions::default()
-    };
-    let trusting = LoadOptions {
-        allowed_globals: &["argparse.Namespace"],
-        ..nested
-    };
+    let nested = LoadOptions::default().with_top_level_key("state_dict");
+    let trusting = nested.clone().with_allowed_globals(&["argparse.Namespace"]);
     let plain = LoadOptions::default();
     let check = |name: &str, options: &LoadOptions, format: Format, dtype: DType, tolerance: f32| {
         let (deviation, report) = deviation(&fixture(name), options).unwrap_or_else(|error| panic!("{error}"));
@@ -142,7 +136,7 @@ fn a_strided_file_gives_the_same_bits_as_a_contiguous_one() {
 }
 
 /// How the files of other libraries have the network, and what they hold besides.
-fn of_keras() -> LoadOptions<'static> {
+fn of_keras() -> LoadOptions {
     LoadOptions {
         remap: |key| {
             let key = key
@@ -161,12 +155,11 @@ fn of_keras() -> LoadOptions<'static> {
             Some((_, "kernel")) => Layout::HWIO,
             _ => Layout::PYTORCH,
         },
-        ignored: &["optimizer_weights.*"],
-        ..LoadOptions::default()
+        ..LoadOptions::default().with_ignored(&["optimizer_weights.*"])
     }
 }
 
-fn of_haiku() -> LoadOptions<'static> {
+fn of_haiku() -> LoadOptions {
     LoadOptions {
         remap: |key| {
             let key = key
@@ -184,12 +177,11 @@ fn of_haiku() -> LoadOptions<'static> {
             Some((_, "w")) => Layout::HWIO,
             _ => Layout::PYTORCH,
         },
-        ignored: &[],
-        ..LoadOptions::default()
+        ..LoadOptions::default().with_ignored(&[])
     }
 }
 
-fn of_onnx() -> LoadOptions<'static> {
+fn of_onnx() -> LoadOptions {
     LoadOptions {
         remap: |key| match key {
             "fc.MatMul" => "fc.weight".to_owned(),
@@ -202,8 +194,7 @@ fn of_onnx() -> LoadOptions<'static> {
             "downsample.1.Second" => Layout::PYTORCH.with_part(1, 2, 0),
             _ => Layout::PYTORCH,
         },
-        ignored: &["Reshape", "steps"],
-        ..LoadOptions::default()
+        ..LoadOptions::default().with_ignored(&["Reshape", "steps"])
     }
 }
 
@@ -256,10 +247,7 @@ fn another_library_s_file_that_does_not_fit_is_refused_by_name() {
     };
     let whole = |name: &str| fs::read(fixture(name)).unwrap();
 
-    let nested = |options: LoadOptions<'static>| LoadOptions {
-        top_level_key: Some("model"),
-        ..options
-    };
+    let nested = |options: LoadOptions| options.with_top_level_key("model");
     check(&whole("tiny.h5"), &nested(of_keras()), "HDF5 does not nest");
     check(&whole("tiny.onnx"), &nested(of_onnx()), "ONNX does not nest");
     check(&whole("tiny.npz"), &nested(of_haiku()), "numpy's arrays does not nest");
@@ -292,7 +280,7 @@ fn another_library_s_file_that_does_not_fit_is_refused_by_name() {
     );
 
     // Transposed: of another shape, or another order of its axes.
-    let untransposed = |options: LoadOptions<'static>| LoadOptions {
+    let untransposed = |options: LoadOptions| LoadOptions {
         layout: |_| Layout::PYTORCH,
         ..options
     };
@@ -335,10 +323,7 @@ fn another_library_s_file_that_does_not_fit_is_refused_by_name() {
     // Left over.
     check(
         &whole("tiny.h5"),
-        &LoadOptions {
-            ignored: &[],
-            ..of_keras()
-        },
+        &of_keras().with_ignored(&[]),
         "2 tensors unexpected: `optimizer_weights.adam.iteration`, `optimizer_weights.adam.name`",
     );
 
@@ -371,7 +356,7 @@ fn other_codes_keys_become_timm_s() {
     let check = |name: &str, theirs: &str, timm: &str| {
         let entry = entries.iter().find(|entry| entry.checkpoint.name == name);
         let entry = entry.unwrap_or_else(|| panic!("no checkpoint {name}"));
-        assert_eq!((entry.remap)(theirs), timm, "{name}");
+        assert_eq!((entry.options.remap)(theirs), timm, "{name}");
     };
     let mocov3 = "module.base_encoder.layer1.0.conv1.weight";
     check("resnet50.mocov3_in1k", mocov3, "layer1.0.conv1.weight");
@@ -399,17 +384,11 @@ fn clip_s_archive_loads_by_the_checkpoint_s_entry() {
         .iter()
         .find(|entry| entry.checkpoint.name == "resnet50_clip.openai")
         .unwrap();
-    let options = LoadOptions {
-        remap: entry.remap,
-        layout: entry.layout,
-        ignored: entry.ignored,
-        ..LoadOptions::default()
-    };
     let config = ClipResNetConfig::new([1, 2, 1, 1], 16)
         .with_width(2)
         .with_head_dim(32)
         .with_input_size([32, 96]);
-    let (backbone, report) = weights::load_module(config.init(&device), &fixture("clip_resnet.pt"), &options)
+    let (backbone, report) = weights::load_module(config.init(&device), &fixture("clip_resnet.pt"), &entry.options)
         .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((report.format, report.dtypes), (Format::TorchScript, vec![DType::F16]));
     let texts = report
@@ -526,10 +505,7 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
     check(&fixture("model.pth"), &plain, "`nets.Tiny`");
 
     // Under another key.
-    let nested = |key| LoadOptions {
-        top_level_key: Some(key),
-        ..plain
-    };
+    let nested = |key| plain.clone().with_top_level_key(key);
     check(
         &fixture("nested.pth"),
         &nested("model"),
@@ -548,7 +524,7 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
     );
 
     // Other names.
-    let other = |remap| LoadOptions { remap, ..plain };
+    let other = |remap| plain.clone().with_remap(remap);
     check(
         &fixture("zip.pth"),
         &other(|key| key.replace("fc.bias", "fc.biases")),
@@ -562,17 +538,13 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
     );
     check(
         &fixture("zip.pth"),
-        &LoadOptions { ignored: &[], ..plain },
+        &plain.clone().with_ignored(&[]),
         "1 tensor unexpected: `bn.num_batches_tracked`",
     );
     // A leftover that is explained excuses no tensor that is missing.
     check(
         &fixture("zip.pth"),
-        &LoadOptions {
-            remap: |key| format!("old.{key}"),
-            ignored: &["*"],
-            ..plain
-        },
+        &other(|key| format!("old.{key}")).with_ignored(&["*"]),
         "8 tensors missing: `conv.weight`, `bn.weight`, `bn.bias`, `bn.running_mean`, `bn.running_var`, \
          `downsample.1.weight`, `fc.weight`, `fc.bias`",
     );
@@ -585,6 +557,48 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
         }),
         "1 tensor of another shape: `bn.bias` is [] and should be [4]",
     );
+}
+
+#[test]
+fn keys_are_renamed_one_after_the_other_and_none_for_nothing() {
+    let prefix = |from: &str, to: &str| Rename::Prefix {
+        from: from.to_owned(),
+        to: to.to_owned(),
+    };
+    let part = |from: &str, to: &str| Rename::Part {
+        from: from.to_owned(),
+        to: to.to_owned(),
+    };
+    let loaded = |renames: Vec<Rename>, remap: fn(&str) -> String| {
+        let options = LoadOptions {
+            renames,
+            remap,
+            ..LoadOptions::default()
+        };
+        deviation(&fixture("zip.pth"), &options).map(|(deviation, _)| assert!(deviation <= 1e-6))
+    };
+    // There and back again; the remap comes after both, and another code's keys before.
+    loaded(
+        vec![prefix("", "net."), part("net.bn", "bn"), prefix("net.", "")],
+        identity,
+    )
+    .unwrap();
+    loaded(vec![prefix("fc.", "head.")], |key| key.replace("head.", "fc.")).unwrap();
+
+    let check = |renames: Vec<Rename>, expected: &str| {
+        let error = loaded(renames, identity).expect_err(expected).to_string();
+        assert!(error.contains(expected), "expected\n  {expected}\nin\n  {error}");
+    };
+    check(
+        vec![prefix("fc.", "fc."), prefix("module.", "")],
+        "has no keys that start with `module.`, which are to be renamed; its first key is `bn.bias`",
+    );
+    check(vec![part("encoder.", "")], "has no keys that contain `encoder.`");
+    check(
+        vec![prefix("bn.", "fc.")],
+        "two keys for one tensor: `bn.bias` and `fc.bias` are both `fc.bias` after the remap",
+    );
+    check(vec![prefix("fc.", "head.")], "2 tensors missing: `fc.weight`");
 }
 
 #[test]
@@ -792,14 +806,14 @@ fn timm_s_own_names_pass_every_remap_unchanged_and_unignored() {
             input_size: entry.checkpoint.preprocess.input_size,
         };
         for expected in weights::expected(&(architecture.init)(&options, &device)) {
-            assert_eq!((entry.remap)(&expected.name), expected.name, "{name}");
-            let ignores = |pattern: &&&str| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+            assert_eq!((entry.options.remap)(&expected.name), expected.name, "{name}");
+            let ignores = |pattern: &&String| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
                 (Some(suffix), _) => expected.name.ends_with(suffix),
                 (None, Some(prefix)) => expected.name.starts_with(prefix),
-                (None, None) => expected.name == ***pattern,
+                (None, None) => expected.name == **pattern,
             };
             assert_eq!(
-                entry.ignored.iter().find(ignores),
+                entry.options.ignored.iter().find(ignores),
                 None,
                 "{name} ignores its own {}",
                 expected.name
@@ -830,11 +844,11 @@ proptest::proptest! {
         cut in proptest::option::of(proptest::prelude::any::<proptest::sample::Index>()),
     ) {
         let plain = LoadOptions::default();
-        let (name, options) = [
-            ("tiny.safetensors", plain),
-            ("zip.pth", plain),
-            ("legacy.pth", plain),
-            ("strided_zip.pth", plain),
+        let (name, options) = vec![
+            ("tiny.safetensors", plain.clone()),
+            ("zip.pth", plain.clone()),
+            ("legacy.pth", plain.clone()),
+            ("strided_zip.pth", plain.clone()),
             ("torchscript.pt", plain),
             ("tiny.h5", of_keras()),
             ("tiny_chunks.h5", of_keras()),
@@ -842,7 +856,8 @@ proptest::proptest! {
             ("tiny_protocol4.pkl", of_haiku()),
             ("tiny_columns.pkl", of_haiku()),
             ("tiny.onnx", of_onnx()),
-        ][which];
+        ]
+        .swap_remove(which);
         let mut bytes = fs::read(fixture(name)).unwrap();
         for (at, value) in changes {
             let at = at.index(bytes.len());

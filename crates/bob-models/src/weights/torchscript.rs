@@ -32,7 +32,7 @@ pub(super) fn is_torchscript(names: &[String]) -> bool {
 }
 
 /// The tensors of the `archive` under the names that `state_dict` would give them, their data unread.
-pub(super) fn tensors(archive: &Archive, allowed: &[&str]) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+pub(super) fn tensors(archive: &Archive, allowed: &[String]) -> Result<Vec<PackTensor>, WeightsErrorKind> {
     let names = archive.names();
     let pickles: Vec<_> = names.iter().filter(|name| name.ends_with("/data.pkl")).collect();
     let [name] = pickles.as_slice() else {
