@@ -177,6 +177,8 @@ pub enum Listed {
     Datasets,
     /// Protocols.
     Protocols,
+    /// The rows of Battle of the Backbones, as a table: which checkpoint each is in each task, as released and corrected.
+    Battle,
 }
 
 /// Arguments of `fetch`.

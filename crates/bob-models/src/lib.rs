@@ -6,6 +6,7 @@
 #[macro_use]
 mod registry;
 
+mod battle;
 mod convnext;
 mod efficientnet;
 mod hub;
@@ -25,6 +26,7 @@ mod vision_transformer;
 mod vision_transformer_sam;
 pub mod weights;
 
+pub use battle::{BattleRow, BattleTask, Corrected, Released, battle};
 pub use convnext::{ConvNext, ConvNextConfig};
 pub use efficientnet::{EfficientNet, EfficientNetConfig, StageConfig};
 pub use layers::Activation;

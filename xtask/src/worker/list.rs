@@ -6,10 +6,12 @@ use anyhow::Result;
 use bob_core::Backbone;
 use bob_core::device::{BackendName, select};
 use bob_data::datasets::datasets;
+use bob_models::battle;
 use serde_json::{Value, json};
 
 use crate::args::{List, Listed};
 use crate::report::put;
+use crate::worker::battle_table;
 use crate::worker::candidate::{Candidate, Candidates};
 use crate::worker::protocol::Protocol;
 
@@ -45,9 +47,12 @@ pub fn run(args: &List) -> Result<ExitCode> {
                 })
             })
             .collect(),
+        Listed::Battle => battle().iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
     };
     let text = if args.json {
         format!("{}\n", serde_json::to_string_pretty(&rows)?)
+    } else if args.what == Listed::Battle {
+        battle_table::markdown(&battle())
     } else {
         rows.iter()
             .filter_map(|row| row["name"].as_str())
