@@ -169,13 +169,8 @@ fn load(name: &str, init: Init, device: &Device) -> AnyBackbone {
         let family = entry.checkpoint.family.as_str();
         ["regnet", "stable_diffusion"].contains(&family) && name.starts_with(family)
     });
-    let mut ignored = OUTPUTS.to_vec();
-    ignored.extend(entry.as_ref().map_or(&[][..], |entry| entry.ignored));
-    let options = LoadOptions {
-        remap: entry.map_or(str::to_owned, |entry| entry.remap),
-        ignored: &ignored,
-        ..LoadOptions::default()
-    };
+    let mut options = entry.map_or_else(LoadOptions::default, |entry| entry.options);
+    options.ignored.extend(OUTPUTS.iter().map(|&name| name.to_owned()));
     load_module(init(device), &path(name), &options)
         .expect("the fixture is readable and fits")
         .0

@@ -92,9 +92,20 @@ impl fmt::Display for Backend {
     }
 }
 
+/// Checkpoints that are not registered.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Own {
+    /// Also the checkpoints that this file describes; docs/adding-a-backbone.md has an example.
+    #[arg(long, value_name = "FILE.toml")]
+    pub checkpoints: Vec<PathBuf>,
+}
+
 /// Arguments of `bench-all`.
 #[derive(Debug, Args)]
 pub struct BenchAll {
+    /// Checkpoints of one's own, which take part beside the profile's backbones.
+    #[command(flatten)]
+    pub own: Own,
     /// What to run: `quick`, or a TOML file like xtask/profiles/quick.toml.
     #[arg(long, value_name = "quick|PATH", default_value = "quick")]
     pub profile: String,
@@ -144,6 +155,9 @@ pub enum Executor {
 /// Arguments of `list`.
 #[derive(Debug, Args)]
 pub struct List {
+    /// Checkpoints of one's own.
+    #[command(flatten)]
+    pub own: Own,
     /// Of what.
     #[arg(value_enum)]
     pub what: Listed,
@@ -163,11 +177,16 @@ pub enum Listed {
     Datasets,
     /// Protocols.
     Protocols,
+    /// The rows of Battle of the Backbones, as a table: which checkpoint each is in each task, as released and corrected.
+    Battle,
 }
 
 /// Arguments of `fetch`.
 #[derive(Debug, Args)]
 pub struct Fetch {
+    /// Checkpoints of one's own.
+    #[command(flatten)]
+    pub own: Own,
     /// Checkpoints and data sets.
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
@@ -177,6 +196,9 @@ pub struct Fetch {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("input").required(true).args(["images", "tensors"]))]
 pub struct Extract {
+    /// Checkpoints of one's own.
+    #[command(flatten)]
+    pub own: Own,
     /// Backbone: a checkpoint, `ARCHITECTURE.random`, or with `--weights` an architecture.
     #[arg(long, value_name = "NAME")]
     pub backbone: String,
@@ -212,6 +234,9 @@ pub struct Extract {
 /// Arguments of `measure`.
 #[derive(Debug, Args)]
 pub struct Measure {
+    /// Checkpoints of one's own.
+    #[command(flatten)]
+    pub own: Own,
     /// Backbone: a checkpoint, or `ARCHITECTURE.random`.
     #[arg(long, value_name = "NAME")]
     pub backbone: String,
@@ -306,6 +331,9 @@ pub enum SetupBackend {
 /// Arguments of `cell`.
 #[derive(Clone, Debug, Args)]
 pub struct Cell {
+    /// Checkpoints of one's own.
+    #[command(flatten)]
+    pub own: Own,
     /// Backend that computes.
     #[arg(long, value_name = "flex|wgpu|tch", default_value_t)]
     pub backend: Backend,

@@ -53,6 +53,32 @@ fn lists_name_and_describe() {
 }
 
 #[test]
+fn the_battle_is_listed_as_its_document_has_it() {
+    let site = Site::new();
+    let table = site.bob(&["list", "battle"]).ends_with(0).out;
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/backbones.md");
+    let document = fs::read_to_string(document).expect("there");
+    assert!(
+        document.ends_with(&table),
+        "docs/backbones.md does not end with what `cargo xtask list battle` prints:\n{table}"
+    );
+    let rows = json(&site.bob(&["list", "battle", "--json"]).ends_with(0).out);
+    let names = site.bob(&["list", "checkpoints"]).ends_with(0).out;
+    let is_registered = |name: &Value| name.is_null() || names.lines().any(|line| name == line);
+    for row in rows.as_array().expect("an array") {
+        assert!(is_registered(&row["as_corrected"]["checkpoint"]), "{row}");
+        let released = row["as_released"].as_array().expect("an array");
+        assert!(released.iter().all(|one| is_registered(&one["checkpoint"])), "{row}");
+    }
+    let clip = rows
+        .as_array()
+        .and_then(|rows| rows.iter().find(|row| row["number"] == 26))
+        .expect("there");
+    assert_eq!(clip["as_released"][0]["task"], "classification");
+    assert_eq!(clip["as_released"][0]["preprocess"]["crop_pct"], 0.9);
+}
+
+#[test]
 fn sizes_are_the_published_ones() {
     let rows = json(&Site::new().bob(&["list", "backbones", "--json"]).ends_with(0).out);
     let check = |name: &str, parameters: u64, giga_macs: f64| {

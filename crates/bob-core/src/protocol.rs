@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::{TomlError, parse_toml};
+
 /// How a protocol stands to Battle of the Backbones, or to the paper it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -71,11 +73,9 @@ impl ProtocolError {
 /// # Errors
 /// Where it is not TOML or does not fit `T`, which should carry `#[serde(deny_unknown_fields)]`.
 pub fn parse_protocol<T: DeserializeOwned>(toml: &str, origin: &str) -> Result<T, ProtocolError> {
-    toml::from_str(toml).map_err(|error| ProtocolError::Syntax {
+    parse_toml(toml).map_err(|TomlError { line, reason }| ProtocolError::Syntax {
         origin: origin.to_owned(),
-        line: 1 + error
-            .span()
-            .map_or(0, |span| toml[..span.start.min(toml.len())].matches('\n').count()),
-        reason: error.message().trim().replace('\n', ", "),
+        line,
+        reason,
     })
 }

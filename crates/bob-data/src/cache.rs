@@ -34,6 +34,8 @@ const ALIGNMENT: usize = 64;
 pub struct CacheKey {
     /// SHA-256 of the weights; for random weights, of what they are made from.
     pub weights: String,
+    /// What tells one use of the weights from another: the architecture, and which tensor of the file is which of its.
+    pub setup: String,
     /// [`Manifest::sha256`] of the images.
     pub data: String,
     /// [`EvalTransform::id`] and the JPEG decoder.
@@ -49,9 +51,11 @@ pub struct CacheKey {
 }
 
 impl CacheKey {
-    /// The key of the images of `manifest`, prepared by `transform`, through the weights with the hash `weights`.
+    /// The key of the images of `manifest`, prepared by `transform`, through the weights with the hash `weights`, used as
+    /// `setup` says.
     pub fn new(
         weights: &str,
+        setup: &str,
         manifest: &Manifest,
         transform: &EvalTransform,
         backend: BackendName,
@@ -60,6 +64,7 @@ impl CacheKey {
     ) -> Self {
         Self {
             weights: weights.to_owned(),
+            setup: setup.to_owned(),
             data: manifest.sha256().to_owned(),
             preprocess: format!("{} jpeg={}", transform.id(), jpeg_decoder()),
             dtype: format!("{dtype:?}").to_lowercase(),

@@ -15,7 +15,15 @@ use common::{Noise, PASSES, Tiny, transform};
 
 fn key(weights: &str) -> CacheKey {
     let manifest = Manifest::compute(&Noise::new(5)).expect("sound");
-    CacheKey::new(weights, &manifest, &transform(), BackendName::Flex, DType::F32, false)
+    CacheKey::new(
+        weights,
+        "as it is",
+        &manifest,
+        &transform(),
+        BackendName::Flex,
+        DType::F32,
+        false,
+    )
 }
 
 fn embeddings() -> Embeddings {
@@ -40,7 +48,15 @@ fn a_second_protocol_computes_no_forward_pass() {
     let backbone = Tiny::new(&device);
     let set = Noise::new(11);
     let manifest = Manifest::compute(&set).expect("sound");
-    let key = CacheKey::new("a", &manifest, &transform(), BackendName::Flex, DType::F32, false);
+    let key = CacheKey::new(
+        "a",
+        "as it is",
+        &manifest,
+        &transform(),
+        BackendName::Flex,
+        DType::F32,
+        false,
+    );
     let protocol = || -> Result<Embeddings, Error> {
         cache.get_or_compute(&key, || {
             Ok(embed(&backbone, &set, &transform(), 4, 1, &device, &mut |_| ())?)
@@ -89,6 +105,10 @@ fn every_part_of_the_key_counts() {
     let others = [
         CacheKey {
             weights: text(&key.weights),
+            ..key.clone()
+        },
+        CacheKey {
+            setup: text(&key.setup),
             ..key.clone()
         },
         CacheKey {

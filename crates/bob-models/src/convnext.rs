@@ -494,6 +494,9 @@ fn checkpoints() -> Vec<CheckpointEntry> {
         checkpoint("convnext_large.fb_in22k_ft_in1k", hub::imagenet_22k(), 1000),
         checkpoint("convnext_xlarge.fb_in22k", hub::imagenet_22k(), 21_841),
         checkpoint("convnext_xlarge.fb_in22k_ft_in1k", hub::imagenet_22k(), 1000),
+        // https://dl.fbaipublicfiles.com/convnext/
+        no_ema("convnext_tiny.fb_in1k_no_ema", "convnext_tiny_1k_224.pth"),
+        no_ema("convnext_base.fb_in1k_no_ema", "convnext_base_1k_224.pth"),
         // https://dl.fbaipublicfiles.com/vicregl/
         vicregl(
             "convnext_small_vicregl.alpha0p9_in1k",
@@ -523,6 +526,21 @@ fn checkpoints() -> Vec<CheckpointEntry> {
     ]
 }
 
+/// The last weights of a training whose averaged ones timm has.
+fn no_ema(name: &'static str, file: &str) -> CheckpointEntry {
+    let checkpoint = TimmCheckpoint {
+        name,
+        preprocess: Preprocess::imagenet(224),
+        pretraining: hub::imagenet_1k(),
+        num_classes: 1000,
+        license: "MIT",
+        paper: "2201.03545",
+    };
+    checkpoint
+        .elsewhere("convnext", file, &[])
+        .with_options(|options| options.with_top_level_key("model").with_remap(remap_last))
+}
+
 fn vicregl(name: &'static str, file: &str, pretraining: Pretraining) -> CheckpointEntry {
     let checkpoint = TimmCheckpoint {
         name,
@@ -532,9 +550,17 @@ fn vicregl(name: &'static str, file: &str, pretraining: Pretraining) -> Checkpoi
         license: "CC-BY-NC-4.0",
         paper: "2210.01571",
     };
-    CheckpointEntry {
-        remap: remap_facebook,
-        ..checkpoint.elsewhere("convnext", file, &[])
+    checkpoint
+        .elsewhere("convnext", file, &[])
+        .with_options(|options| options.with_remap(remap_facebook))
+}
+
+/// A key of Facebook's own code, with the last norm after the mean, in timm's names; a key already in those stays.
+fn remap_last(key: &str) -> String {
+    match key.split_once('.') {
+        Some(("norm", name)) => format!("head.norm.{name}"),
+        Some(("head", name @ ("weight" | "bias"))) => format!("head.fc.{name}"),
+        _ => remap_facebook(key),
     }
 }
 
@@ -555,7 +581,7 @@ fn remap_facebook(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::remap_facebook;
+    use super::{remap_facebook, remap_last};
 
     #[test]
     fn facebook_s_keys_become_timm_s() {
@@ -570,6 +596,17 @@ mod tests {
         ];
         for [facebook, timm] in cases {
             assert_eq!(remap_facebook(facebook), timm);
+        }
+        let cases = [
+            ["norm.weight", "head.norm.weight"],
+            ["head.bias", "head.fc.bias"],
+            ["head.fc.bias", "head.fc.bias"],
+            ["head.norm.weight", "head.norm.weight"],
+            ["stages.0.1.gamma", "stages.0.blocks.1.gamma"],
+            ["downsample_layers.1.0.weight", "stages.1.downsample.0.weight"],
+        ];
+        for [facebook, timm] in cases {
+            assert_eq!(remap_last(facebook), timm);
         }
     }
 }

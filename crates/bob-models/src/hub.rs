@@ -3,7 +3,7 @@
 use bob_core::{Checkpoint, Preprocess, Pretraining, Source, Style};
 
 use crate::CheckpointEntry;
-use crate::weights::Layout;
+use crate::weights::LoadOptions;
 
 /// One of timm's checkpoints; its own names, so that its file needs no remap.
 pub(crate) struct TimmCheckpoint {
@@ -23,7 +23,7 @@ pub(crate) struct TimmCheckpoint {
 
 impl TimmCheckpoint {
     /// The entry of `family`'s table.
-    pub(crate) fn entry(self, family: &str, ignored: &'static [&'static str]) -> CheckpointEntry {
+    pub(crate) fn entry(self, family: &str, ignored: &[&str]) -> CheckpointEntry {
         let (architecture, _tag) = self.name.split_once('.').expect("timm's names are `architecture.tag`");
         CheckpointEntry {
             checkpoint: Checkpoint {
@@ -44,11 +44,7 @@ impl TimmCheckpoint {
                 license: self.license.to_owned(),
                 paper: self.paper.to_owned(),
             },
-            top_level_key: None,
-            remap: str::to_owned,
-            layout: |_| Layout::PYTORCH,
-            ignored,
-            allowed_globals: &[],
+            options: LoadOptions::default().with_ignored(ignored),
         }
     }
 }
@@ -56,7 +52,7 @@ impl TimmCheckpoint {
 impl TimmCheckpoint {
     /// The entry of weights in `file` that neither the hub nor a package has: whoever wants them puts the file into the
     /// cache.
-    pub(crate) fn elsewhere(self, family: &str, file: &str, ignored: &'static [&'static str]) -> CheckpointEntry {
+    pub(crate) fn elsewhere(self, family: &str, file: &str, ignored: &[&str]) -> CheckpointEntry {
         let mut entry = self.entry(family, ignored);
         entry.checkpoint.sources.clear();
         entry.checkpoint.file = file.to_owned();

@@ -7,6 +7,7 @@
 #[macro_use]
 mod registry;
 
+mod battle;
 mod convnext;
 mod efficientnet;
 mod hub;
@@ -14,6 +15,7 @@ mod init;
 mod layers;
 mod mlp;
 mod nfnet;
+mod own;
 mod patch_embed;
 mod regnet;
 mod resample;
@@ -26,12 +28,15 @@ mod vision_transformer;
 mod vision_transformer_sam;
 pub mod weights;
 
+pub use battle::{BattleRow, BattleTask, Corrected, Released, battle};
 pub use convnext::{ConvNext, ConvNextConfig};
 pub use efficientnet::{EfficientNet, EfficientNetConfig, StageConfig};
 pub use layers::Activation;
 pub use nfnet::{ChannelAttention, NormFreeNet, NormFreeNetConfig, NormFreeStem};
+pub use own::{OwnCheckpoint, OwnCheckpointError, OwnCheckpointFault, OwnWeights, parse_own_checkpoints};
 pub use registry::{
     Architecture, CheckpointEntry, CreateError, InitOptions, architectures, checkpoints, create, create_random,
+    family_of,
 };
 pub use regnet::{RegNet, RegNetConfig};
 pub use resnet::{BlockType, ResNet, ResNetConfig, StemType};

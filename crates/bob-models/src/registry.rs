@@ -32,17 +32,18 @@ pub struct Architecture {
 pub struct CheckpointEntry {
     /// What is known of it.
     pub checkpoint: Checkpoint,
-    /// Key under which the file nests its state dict, where it does.
-    pub top_level_key: Option<&'static str>,
-    /// The file's key to ours; the identity for timm's own files.
-    pub remap: fn(&str) -> String,
-    /// How the file lays out the tensor of a key; PyTorch's way for timm's own files.
-    pub layout: fn(&str) -> weights::Layout,
-    /// Keys of the file (after the remap) that the model has no place for, on purpose: exact names, a
-    /// suffix after `*`, for example `*.num_batches_tracked`, or a prefix before `*`, for example `decoder.*`.
-    pub ignored: &'static [&'static str],
-    /// Python names that the file's pickle may hold besides what tensors need; see [`weights::LoadOptions`].
-    pub allowed_globals: &'static [&'static str],
+    /// How its file is read.
+    pub options: weights::LoadOptions,
+}
+
+impl CheckpointEntry {
+    /// The same, its file read in the way that `change` makes of this one's.
+    pub(crate) fn with_options(self, change: impl FnOnce(weights::LoadOptions) -> weights::LoadOptions) -> Self {
+        Self {
+            options: change(self.options),
+            ..self
+        }
+    }
 }
 
 /// What a family's file contributes to the tables.
@@ -107,8 +108,9 @@ macro_rules! backbones {
             }
         }
 
-        fn families() -> [&'static registry::Family; [$(stringify!($variant)),+].len()] {
-            [$(&$module::FAMILY),+]
+        /// Every family, by the name of its file.
+        fn families() -> [(&'static str, &'static registry::Family); [$(stringify!($variant)),+].len()] {
+            [$((stringify!($module), &$module::FAMILY)),+]
         }
     };
 }
@@ -128,16 +130,24 @@ pub enum CreateError {
 pub fn architectures() -> Vec<Architecture> {
     crate::families()
         .iter()
-        .flat_map(|family| family.architectures)
+        .flat_map(|(_, family)| family.architectures)
         .copied()
         .collect()
+}
+
+/// The family of an architecture, the file of this crate that holds it.
+pub fn family_of(architecture: &str) -> Option<&'static str> {
+    let has = |family: &Family| family.architectures.iter().any(|one| one.name == architecture);
+    crate::families()
+        .into_iter()
+        .find_map(|(name, family)| has(family).then_some(name))
 }
 
 /// Every checkpoint, in the order of the families.
 pub fn checkpoints() -> Vec<CheckpointEntry> {
     crate::families()
         .iter()
-        .flat_map(|family| (family.checkpoints)())
+        .flat_map(|(_, family)| (family.checkpoints)())
         .collect()
 }
 

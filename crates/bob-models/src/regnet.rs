@@ -325,16 +325,17 @@ fn init(config: RegNetConfig, options: &InitOptions, device: &Device) -> AnyBack
 
 fn checkpoints() -> Vec<CheckpointEntry> {
     let checkpoint = |name| {
-        let entry = TimmCheckpoint {
+        let checkpoint = TimmCheckpoint {
             name,
             preprocess: Preprocess::imagenet(224),
             pretraining: imagenet_1k(),
             num_classes: 1000,
             license: "MIT",
             paper: "2003.13678",
-        }
-        .entry("regnet", &["*.num_batches_tracked"]);
-        CheckpointEntry { remap, ..entry }
+        };
+        checkpoint
+            .entry("regnet", &["*.num_batches_tracked"])
+            .with_options(|options| options.with_remap(remap))
     };
     vec![
         checkpoint("regnetx_002.pycls_in1k"),

@@ -519,8 +519,9 @@ fn checkpoints() -> Vec<CheckpointEntry> {
                 pretraining,
                 ..entry.checkpoint
             },
-            remap: |key| key.strip_prefix("backbone.").unwrap_or(key).to_owned(),
-            ..entry
+            options: entry
+                .options
+                .with_remap(|key| key.strip_prefix("backbone.").unwrap_or(key).to_owned()),
         }
     };
     let crop_95 = |size| Preprocess {
@@ -554,22 +555,23 @@ fn checkpoints() -> Vec<CheckpointEntry> {
         // Its stem pads by 1 and then by 2, which are the 3 zeros of everybody else.
         self_supervised("resnet50.vicreg_in1k", "MIT", "2105.04906", "resnet50.pth"),
         // https://dl.fbaipublicfiles.com/moco-v3/r-50-1000ep/r-50-1000ep.pth.tar
-        CheckpointEntry {
-            top_level_key: Some("state_dict"),
-            remap: hub::remap_moco_v3,
-            ignored: &[
-                "*.num_batches_tracked",
-                "fc.*",
-                "module.momentum_encoder.*",
-                "module.predictor.*",
-            ],
-            ..self_supervised(
-                "resnet50.mocov3_in1k",
-                "CC-BY-NC-4.0",
-                "2104.02057",
-                "r-50-1000ep.pth.tar",
-            )
-        },
+        self_supervised(
+            "resnet50.mocov3_in1k",
+            "CC-BY-NC-4.0",
+            "2104.02057",
+            "r-50-1000ep.pth.tar",
+        )
+        .with_options(|options| {
+            options
+                .with_top_level_key("state_dict")
+                .with_remap(hub::remap_moco_v3)
+                .with_ignored(&[
+                    "*.num_batches_tracked",
+                    "fc.*",
+                    "module.momentum_encoder.*",
+                    "module.predictor.*",
+                ])
+        }),
         // https://dl.fbaipublicfiles.com/sscd-copy-detection/
         sscd(
             "resnet50_sscd.imagenet_mixup",

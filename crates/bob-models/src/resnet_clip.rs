@@ -426,7 +426,7 @@ fn init(config: ClipResNetConfig, options: &InitOptions, device: &Device) -> Any
 
 fn checkpoints() -> Vec<CheckpointEntry> {
     let checkpoint = |name, size| {
-        let entry = TimmCheckpoint {
+        let checkpoint = TimmCheckpoint {
             name,
             preprocess: Preprocess {
                 crop_pct: 0.9,
@@ -438,9 +438,10 @@ fn checkpoints() -> Vec<CheckpointEntry> {
             num_classes: 0,
             license: "MIT",
             paper: "2103.00020",
-        }
-        .entry("resnet_clip", CLIP_IGNORED);
-        CheckpointEntry { remap, ..entry }
+        };
+        checkpoint
+            .entry("resnet_clip", CLIP_IGNORED)
+            .with_options(|options| options.with_remap(remap))
     };
     vec![
         checkpoint("resnet50_clip.openai", 224),

@@ -430,7 +430,7 @@ fn init(config: VisionTransformerSamConfig, options: &InitOptions, device: &Devi
 
 fn checkpoints() -> Vec<CheckpointEntry> {
     let checkpoint = |name| {
-        let entry = TimmCheckpoint {
+        let checkpoint = TimmCheckpoint {
             name,
             preprocess: Preprocess {
                 crop_pct: 1.0,
@@ -440,9 +440,10 @@ fn checkpoints() -> Vec<CheckpointEntry> {
             num_classes: 0,
             license: "Apache-2.0",
             paper: "2304.02643",
-        }
-        .entry("vision_transformer_sam", &["prompt_encoder.*", "mask_decoder.*"]);
-        CheckpointEntry { remap, ..entry }
+        };
+        checkpoint
+            .entry("vision_transformer_sam", &["prompt_encoder.*", "mask_decoder.*"])
+            .with_options(|options| options.with_remap(remap))
     };
     vec![
         checkpoint("samvit_base_patch16.sa1b"),

@@ -133,20 +133,17 @@ fn damaged_files_neither_panic_nor_hang_nor_take_memory_they_do_not_have() {
     let time = Duration::from_secs(number("BOB_FUZZ_SECONDS", 10));
     let seed = number("BOB_FUZZ_SEED", 0);
     let plain = LoadOptions::default();
-    let nested = LoadOptions {
-        top_level_key: Some("state_dict"),
-        ..plain
-    };
+    let nested = plain.clone().with_top_level_key("state_dict");
     let files = [
-        ("tiny.safetensors", plain),
-        ("zip.pth", plain),
-        ("legacy.pth", plain),
-        ("strided_zip.pth", plain),
-        ("strided_legacy.pth", plain),
-        ("protocol4.pth", plain),
+        ("tiny.safetensors", plain.clone()),
+        ("zip.pth", plain.clone()),
+        ("legacy.pth", plain.clone()),
+        ("strided_zip.pth", plain.clone()),
+        ("strided_legacy.pth", plain.clone()),
+        ("protocol4.pth", plain.clone()),
         ("nested.pth", nested),
-        ("payload.pth", plain),
-        ("payload_legacy.pth", plain),
+        ("payload.pth", plain.clone()),
+        ("payload_legacy.pth", plain.clone()),
         ("torchscript.pt", plain),
         ("lightning.ckpt", of_lightning()),
         ("tiny.h5", of_keras()),

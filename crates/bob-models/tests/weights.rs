@@ -7,7 +7,7 @@ use std::mem::discriminant;
 use std::path::Path;
 
 use bob_core::initialize;
-use bob_models::weights::{self, Format, Layout, LoadOptions, LoadReport, WeightsError};
+use bob_models::weights::{self, Format, Layout, LoadOptions, LoadReport, Rename, WeightsError};
 use bob_models::{
     AnyBackbone, ClipResNetConfig, ConvNextConfig, InitOptions, architectures, checkpoints, create_random,
 };
@@ -57,14 +57,8 @@ fn deviation(path: &Path, options: &LoadOptions) -> Result<(f32, LoadReport), We
 
 #[test]
 fn every_way_of_saving_gives_pytorch_s_output() {
-    let nested = LoadOptions {
-        top_level_key: Some("state_dict"),
-        ..LoadOptions::default()
-    };
-    let trusting = LoadOptions {
-        allowed_globals: &["argparse.Namespace"],
-        ..nested
-    };
+    let nested = LoadOptions::default().with_top_level_key("state_dict");
+    let trusting = nested.clone().with_allowed_globals(&["argparse.Namespace"]);
     let plain = LoadOptions::default();
     let check = |name: &str, options: &LoadOptions, format: Format, dtype: DType, tolerance: f32| {
         let (deviation, report) = deviation(&fixture(name), options).unwrap_or_else(|error| panic!("{error}"));
@@ -166,10 +160,7 @@ fn another_library_s_file_that_does_not_fit_is_refused_by_name() {
     };
     let whole = |name: &str| fs::read(fixture(name)).unwrap();
 
-    let nested = |options: LoadOptions<'static>| LoadOptions {
-        top_level_key: Some("model"),
-        ..options
-    };
+    let nested = |options: LoadOptions| options.with_top_level_key("model");
     check(&whole("tiny.h5"), &nested(of_keras()), "HDF5 does not nest");
     check(&whole("tiny.onnx"), &nested(of_onnx()), "ONNX does not nest");
     check(&whole("tiny.npz"), &nested(of_haiku()), "numpy's arrays does not nest");
@@ -202,7 +193,7 @@ fn another_library_s_file_that_does_not_fit_is_refused_by_name() {
     );
 
     // Transposed: of another shape, or another order of its axes.
-    let untransposed = |options: LoadOptions<'static>| LoadOptions {
+    let untransposed = |options: LoadOptions| LoadOptions {
         layout: |_| Layout::PYTORCH,
         ..options
     };
@@ -245,10 +236,7 @@ fn another_library_s_file_that_does_not_fit_is_refused_by_name() {
     // Left over.
     check(
         &whole("tiny.h5"),
-        &LoadOptions {
-            ignored: &[],
-            ..of_keras()
-        },
+        &of_keras().with_ignored(&[]),
         "2 tensors unexpected: `optimizer_weights.adam.iteration`, `optimizer_weights.adam.name`",
     );
 
@@ -281,7 +269,7 @@ fn other_codes_keys_become_timm_s() {
     let check = |name: &str, theirs: &str, timm: &str| {
         let entry = entries.iter().find(|entry| entry.checkpoint.name == name);
         let entry = entry.unwrap_or_else(|| panic!("no checkpoint {name}"));
-        assert_eq!((entry.remap)(theirs), timm, "{name}");
+        assert_eq!((entry.options.remap)(theirs), timm, "{name}");
     };
     let mocov3 = "module.base_encoder.layer1.0.conv1.weight";
     check("resnet50.mocov3_in1k", mocov3, "layer1.0.conv1.weight");
@@ -315,17 +303,11 @@ fn clip_s_archive_loads_by_the_checkpoint_s_entry() {
         .iter()
         .find(|entry| entry.checkpoint.name == "resnet50_clip.openai")
         .unwrap();
-    let options = LoadOptions {
-        remap: entry.remap,
-        layout: entry.layout,
-        ignored: entry.ignored,
-        ..LoadOptions::default()
-    };
     let config = ClipResNetConfig::new([1, 2, 1, 1], 16)
         .with_width(2)
         .with_head_dim(32)
         .with_input_size([32, 96]);
-    let (backbone, report) = weights::load_module(config.init(&device), &fixture("clip_resnet.pt"), &options)
+    let (backbone, report) = weights::load_module(config.init(&device), &fixture("clip_resnet.pt"), &entry.options)
         .unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((report.format, report.dtypes), (Format::TorchScript, vec![DType::F16]));
     let texts = report
@@ -455,20 +437,14 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
     );
 
     // Under another key.
-    let nested = |key| LoadOptions {
-        top_level_key: Some(key),
-        ..plain
-    };
+    let nested = |key| plain.clone().with_top_level_key(key);
     check(
         &fixture("nested.pth"),
         &nested("model"),
         "no state dict at the key `model`",
     );
     check(&fixture("nested.pth"), &nested("epoch"), "does not hold a dictionary");
-    let trusting = |key| LoadOptions {
-        allowed_globals: &["argparse.Namespace"],
-        ..nested(key)
-    };
+    let trusting = |key| nested(key).with_allowed_globals(&["argparse.Namespace"]);
     for key in ["model", "args"] {
         check(
             &fixture("namespace.pth"),
@@ -488,7 +464,7 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
     );
 
     // Other names.
-    let other = |remap| LoadOptions { remap, ..plain };
+    let other = |remap| plain.clone().with_remap(remap);
     check(
         &fixture("zip.pth"),
         &other(|key| key.replace("fc.bias", "fc.biases")),
@@ -502,17 +478,13 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
     );
     check(
         &fixture("zip.pth"),
-        &LoadOptions { ignored: &[], ..plain },
+        &plain.clone().with_ignored(&[]),
         "1 tensor unexpected: `bn.num_batches_tracked`",
     );
     // A leftover that is explained excuses no tensor that is missing.
     check(
         &fixture("zip.pth"),
-        &LoadOptions {
-            remap: |key| format!("old.{key}"),
-            ignored: &["*"],
-            ..plain
-        },
+        &other(|key| format!("old.{key}")).with_ignored(&["*"]),
         "8 tensors missing: `conv.weight`, `bn.weight`, `bn.bias`, `bn.running_mean`, `bn.running_var`, \
          `downsample.1.weight`, `fc.weight`, `fc.bias`",
     );
@@ -525,6 +497,48 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
         }),
         "1 tensor of another shape: `bn.bias` is [] and should be [4]",
     );
+}
+
+#[test]
+fn keys_are_renamed_one_after_the_other_and_none_for_nothing() {
+    let prefix = |from: &str, to: &str| Rename::Prefix {
+        from: from.to_owned(),
+        to: to.to_owned(),
+    };
+    let part = |from: &str, to: &str| Rename::Part {
+        from: from.to_owned(),
+        to: to.to_owned(),
+    };
+    let loaded = |renames: Vec<Rename>, remap: fn(&str) -> String| {
+        let options = LoadOptions {
+            renames,
+            remap,
+            ..LoadOptions::default()
+        };
+        deviation(&fixture("zip.pth"), &options).map(|(deviation, _)| assert!(deviation <= 1e-6))
+    };
+    // There and back again; the remap comes after both, and another code's keys before.
+    loaded(
+        vec![prefix("", "net."), part("net.bn", "bn"), prefix("net.", "")],
+        identity,
+    )
+    .unwrap();
+    loaded(vec![prefix("fc.", "head.")], |key| key.replace("head.", "fc.")).unwrap();
+
+    let check = |renames: Vec<Rename>, expected: &str| {
+        let error = loaded(renames, identity).expect_err(expected).to_string();
+        assert!(error.contains(expected), "expected\n  {expected}\nin\n  {error}");
+    };
+    check(
+        vec![prefix("fc.", "fc."), prefix("module.", "")],
+        "has no keys that start with `module.`, which are to be renamed; its first key is `bn.bias`",
+    );
+    check(vec![part("encoder.", "")], "has no keys that contain `encoder.`");
+    check(
+        vec![prefix("bn.", "fc.")],
+        "two keys for one tensor: `bn.bias` and `fc.bias` are both `fc.bias` after the remap",
+    );
+    check(vec![prefix("fc.", "head.")], "2 tensors missing: `fc.weight`");
 }
 
 #[test]
@@ -790,14 +804,14 @@ fn timm_s_own_names_pass_every_remap_unchanged_and_unignored() {
             input_size: entry.checkpoint.preprocess.input_size,
         };
         for expected in weights::expected(&(architecture.init)(&options, &device)) {
-            assert_eq!((entry.remap)(&expected.name), expected.name, "{name}");
-            let ignores = |pattern: &&&str| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+            assert_eq!((entry.options.remap)(&expected.name), expected.name, "{name}");
+            let ignores = |pattern: &&String| match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
                 (Some(suffix), _) => expected.name.ends_with(suffix),
                 (None, Some(prefix)) => expected.name.starts_with(prefix),
-                (None, None) => expected.name == ***pattern,
+                (None, None) => expected.name == **pattern,
             };
             assert_eq!(
-                entry.ignored.iter().find(ignores),
+                entry.options.ignored.iter().find(ignores),
                 None,
                 "{name} ignores its own {}",
                 expected.name

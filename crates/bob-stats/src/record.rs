@@ -37,6 +37,10 @@ pub struct CellKey {
 pub struct CheckpointRecord {
     /// SHA-256 of the weights file, or of the architecture and seed for random weights.
     pub sha256: String,
+    /// SHA-256 of how they are used: architecture, classes, names of keys and preprocessing; empty in records from before
+    /// it was kept.
+    #[serde(default)]
+    pub setup_sha256: String,
     /// Architecture.
     pub architecture: String,
     /// Pretraining style, `random` for a baseline.
@@ -250,12 +254,19 @@ impl Record {
         write_atomically(path, &text).map_err(|source| RecordError::Io { path: name(), source })
     }
 
-    /// Whether this record answers the cell that would be run now: the same protocol, weights and data, and not cut
-    /// short.
-    pub fn is_done(&self, protocol_sha256: &str, checkpoint_sha256: &str, manifest_sha256: &str) -> bool {
+    /// Whether this record answers the cell that would be run now: the same protocol, weights, use of them and data, and
+    /// not cut short.
+    pub fn is_done(
+        &self,
+        protocol_sha256: &str,
+        checkpoint_sha256: &str,
+        setup_sha256: &str,
+        manifest_sha256: &str,
+    ) -> bool {
         !self.limited
             && self.protocol_sha256 == protocol_sha256
             && self.checkpoint.sha256 == checkpoint_sha256
+            && self.checkpoint.setup_sha256 == setup_sha256
             && self.data.manifest_sha256 == manifest_sha256
     }
 

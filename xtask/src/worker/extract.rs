@@ -16,7 +16,7 @@ use safetensors::{Dtype, SafeTensors, View};
 
 use crate::args::Extract;
 use crate::launch::Usage;
-use crate::worker::candidate::Candidate;
+use crate::worker::candidate::{Candidate, Candidates};
 use crate::worker::environment::computing;
 use crate::worker::progress::Progress;
 use crate::worker::provide::Store;
@@ -66,10 +66,11 @@ pub fn run(args: &Extract) -> Result<ExitCode> {
 
 /// The backbone that is asked for; with weights of one's own, an architecture will do.
 fn find(args: &Extract) -> Result<Candidate> {
-    let found = Candidate::find(&args.backbone);
-    match (found, &args.weights) {
-        (Err(_), Some(_)) if !args.backbone.contains('.') => Ok(Candidate::find(&format!("{}.random", args.backbone))
-            .map_err(|_| Candidate::find(&args.backbone).expect_err("it was not found"))?),
+    let candidates = Candidates::open(&args.own.checkpoints)?;
+    match (candidates.find(&args.backbone), &args.weights) {
+        (Err(unknown), Some(_)) if !args.backbone.contains('.') => Ok(candidates
+            .find(&format!("{}.random", args.backbone))
+            .map_err(|_| unknown)?),
         (found, _) => Ok(found?),
     }
 }

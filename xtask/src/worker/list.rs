@@ -6,18 +6,20 @@ use anyhow::Result;
 use bob_core::Backbone;
 use bob_core::device::{BackendName, select};
 use bob_data::datasets::datasets;
+use bob_models::battle;
 use serde_json::{Value, json};
 
 use crate::args::{List, Listed};
 use crate::report::put;
-use crate::worker::candidate::Candidate;
+use crate::worker::battle_table;
+use crate::worker::candidate::{Candidate, Candidates};
 use crate::worker::protocol::Protocol;
 
 /// Print the list.
 pub fn run(args: &List) -> Result<ExitCode> {
     let rows = match args.what {
-        Listed::Backbones => candidates(|_| true, args.json)?,
-        Listed::Checkpoints => candidates(|candidate| !candidate.is_random(), args.json)?,
+        Listed::Backbones => candidates(args, |_| true)?,
+        Listed::Checkpoints => candidates(args, |candidate| !candidate.is_random())?,
         Listed::Datasets => datasets()
             .iter()
             .map(|info| {
@@ -45,9 +47,12 @@ pub fn run(args: &List) -> Result<ExitCode> {
                 })
             })
             .collect(),
+        Listed::Battle => battle().iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
     };
     let text = if args.json {
         format!("{}\n", serde_json::to_string_pretty(&rows)?)
+    } else if args.what == Listed::Battle {
+        battle_table::markdown(&battle())
     } else {
         rows.iter()
             .filter_map(|row| row["name"].as_str())
@@ -58,9 +63,10 @@ pub fn run(args: &List) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn candidates(listed: impl Fn(&Candidate) -> bool, detailed: bool) -> Result<Vec<Value>> {
-    let candidates = Candidate::all().into_iter().filter(|candidate| listed(candidate));
-    if !detailed {
+fn candidates(args: &List, listed: impl Fn(&Candidate) -> bool) -> Result<Vec<Value>> {
+    let all = Candidates::open(&args.own.checkpoints)?;
+    let candidates = all.iter().filter(|candidate| listed(candidate));
+    if !args.json {
         return Ok(candidates.map(|candidate| json!({"name": candidate.name()})).collect());
     }
     // Any device will do: nothing is computed on it.
@@ -68,7 +74,7 @@ fn candidates(listed: impl Fn(&Candidate) -> bool, detailed: bool) -> Result<Vec
     let Some(device) = device else {
         anyhow::bail!("this worker was built without a backend")
     };
-    let row = |candidate: Candidate| {
+    let row = |candidate: &Candidate| {
         let (parameters, cost) = candidate.size(&device);
         let skeleton = candidate.skeleton(&device);
         let features: Vec<Value> = skeleton
@@ -99,6 +105,7 @@ fn candidates(listed: impl Fn(&Candidate) -> bool, detailed: bool) -> Result<Vec
             "paper": checkpoint.paper,
             "sha256": checkpoint.sha256,
             "sources": checkpoint.sources,
+            "file": candidate.file(),
         })
     };
     Ok(candidates.map(row).collect())

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::args::{Backend, Measure, Mode};
 use crate::launch::{self, Usage};
-use crate::worker::candidate::Candidate;
+use crate::worker::candidate::Candidates;
 use crate::worker::environment::{adapter, computing, threads};
 use crate::worker::provide::Store;
 
@@ -32,7 +32,7 @@ pub fn run(args: &Measure) -> Result<ExitCode> {
         return Err(Usage("--grad-checkpointing is of `--mode train`".to_owned()).into());
     }
     let (backend, precision, device) = computing(args.backend, &args.dtype)?;
-    let candidate = Candidate::find(&args.backbone)?;
+    let candidate = Candidates::open(&args.own.checkpoints)?.find(&args.backbone)?;
     let candidate = match args.size {
         Some(side) if candidate.is_random() => candidate.at_input_size(side)?,
         _ => candidate,

@@ -1,6 +1,7 @@
 //! The verbs that need a tensor library: this program built with a backend.
 
 mod battle;
+mod battle_table;
 mod candidate;
 mod environment;
 mod extract;

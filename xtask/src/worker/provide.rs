@@ -1,16 +1,16 @@
 //! Weights and data sets on this machine; and the verb `fetch`.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bob_data::{Dataset, DatasetInfo, datasets};
 
 use crate::args::Fetch;
 use crate::fetch::Fetcher;
 use crate::places;
-use crate::worker::candidate::Candidate;
+use crate::worker::candidate::{Candidate, Candidates};
 
 /// Folder of weights in the cache.
 const WEIGHTS: &str = "weights";
@@ -40,10 +40,14 @@ impl Store {
         if candidate.is_random() {
             return Ok(None);
         }
+        if let Some(path) = candidate.file() {
+            return own_file(candidate, path).map(Some);
+        }
         let checkpoint = &candidate.checkpoint;
         let sha256 = checkpoint.sha256.as_deref();
+        let name = candidate.fetched_as();
         self.fetcher
-            .fetch(WEIGHTS, &checkpoint.name, &checkpoint.file, sha256, &checkpoint.sources)
+            .fetch(WEIGHTS, name, &checkpoint.file, sha256, &checkpoint.sources)
             .map(Some)
     }
 
@@ -52,10 +56,14 @@ impl Store {
         if candidate.is_random() {
             return Ok(None);
         }
+        if let Some(path) = candidate.file() {
+            return own_file(candidate, path).map(Some);
+        }
         let checkpoint = &candidate.checkpoint;
         let sha256 = checkpoint.sha256.as_deref();
+        let name = candidate.fetched_as();
         self.fetcher
-            .cached(WEIGHTS, &checkpoint.name, &checkpoint.file, sha256, &checkpoint.sources)
+            .cached(WEIGHTS, name, &checkpoint.file, sha256, &checkpoint.sources)
     }
 
     /// The data set, its files fetched where they are not there.
@@ -86,14 +94,29 @@ impl Store {
     }
 }
 
+/// The file of a checkpoint of one's own, checked where its SHA-256 is given.
+fn own_file(candidate: &Candidate, path: &Path) -> Result<PathBuf> {
+    if let Some(expected) = &candidate.checkpoint.sha256 {
+        let found = candidate.identity(Some(path), 0)?;
+        ensure!(
+            found == *expected,
+            "`{}` of `{}` has the SHA-256 {found}, expected {expected}",
+            path.display(),
+            candidate.name()
+        );
+    }
+    Ok(path.to_owned())
+}
+
 /// Fetch checkpoints and data sets by name, and say where they lie.
 pub fn run(args: &Fetch) -> Result<ExitCode> {
     let store = Store::new(false)?;
     // All names first: a slip in the last is known before the first is fetched.
+    let candidates = Candidates::open(&args.own.checkpoints)?;
     let wanted = args
         .names
         .iter()
-        .map(|name| Wanted::find(name))
+        .map(|name| Wanted::find(name, &candidates))
         .collect::<Result<Vec<_>>>()?;
     let mut failures = 0;
     for (name, wanted) in args.names.iter().zip(wanted) {
@@ -118,21 +141,18 @@ enum Wanted {
 }
 
 impl Wanted {
-    fn find(name: &str) -> Result<Self> {
+    fn find(name: &str, candidates: &Candidates) -> Result<Self> {
         if let Some(info) = datasets::datasets().iter().find(|info| info.name == name) {
             return Ok(Self::Dataset(info));
         }
-        let fetched: Vec<Candidate> = Candidate::all()
-            .into_iter()
-            .filter(|candidate| !candidate.is_random())
-            .collect();
-        if let Some(candidate) = fetched.iter().find(|candidate| candidate.name() == name) {
+        let fetched = candidates.iter().filter(|candidate| !candidate.is_random());
+        if let Some(candidate) = fetched.clone().find(|candidate| candidate.name() == name) {
             return Ok(Self::Weights(Box::new(candidate.clone())));
         }
         let known: Vec<&str> = datasets::datasets()
             .iter()
             .map(|info| info.name)
-            .chain(fetched.iter().map(Candidate::name))
+            .chain(fetched.map(Candidate::name))
             .collect();
         Err(bob_core::find("checkpoint or data set", name, &known, |name| name)
             .expect_err("it is neither a data set nor a checkpoint")

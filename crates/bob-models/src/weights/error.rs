@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{DType, Shape};
 
+use super::Rename;
+
 /// A file of weights that does not load, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("weights `{}` {kind}", path.display())]
@@ -74,6 +76,14 @@ pub enum WeightsErrorKind {
         second: String,
         /// What both are mapped to.
         name: String,
+    },
+    /// A rename has nothing to rename.
+    #[error("has no {rename}, which are to be renamed; its first key is `{first_key}`")]
+    IdleRename {
+        /// The rename.
+        rename: Rename,
+        /// The key that comes first in alphabetical order.
+        first_key: String,
     },
     /// Its tensors are not the model's.
     #[error("does not fit the model: {0}")]

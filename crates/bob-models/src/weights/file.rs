@@ -59,21 +59,23 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened, Weights
         }
         format => (format, None),
     };
-    if let (Some(key), Some(name)) = (options.top_level_key, flat(format)) {
+    if let (Some(key), Some(name)) = (&options.top_level_key, flat(format)) {
         return Err(WeightsErrorKind::TopLevelKey {
-            key: key.to_owned(),
+            key: key.clone(),
             reason: format!("{name} does not nest"),
         });
     }
-    let allowed = options.allowed_globals;
+    let allowed = options.allowed_globals.as_slice();
     let mut tensors = match (format, &archive) {
         (Format::TorchScript, Some(archive)) => torchscript::tensors(archive, allowed)?,
         (Format::Npz, Some(archive)) => numpy::archived(archive)?,
         // burn's reader takes no object as a key, as Lightning has it.
-        (_, Some(archive)) if !allowed.is_empty() => torchscript::state_dict(archive, allowed, options.top_level_key)?,
+        (_, Some(archive)) if !allowed.is_empty() => {
+            torchscript::state_dict(archive, allowed, options.top_level_key.as_deref())?
+        }
         (_, Some(archive)) => {
             scan_archive(archive, allowed)?;
-            pytorch(path, options.top_level_key)?
+            pytorch(path, options.top_level_key.as_deref())?
         }
         (Format::Safetensors, None) => safetensors::tensors(File::open(path)?, len)?,
         (Format::PickledArrays, None) => numpy::pickled(path, len, allowed)?,
@@ -85,7 +87,7 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened, Weights
             for _ in 0..LEGACY_PICKLES {
                 pickle::check(&mut reader, allowed, |_| false)?;
             }
-            pytorch(path, options.top_level_key)?
+            pytorch(path, options.top_level_key.as_deref())?
         }
     };
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
@@ -142,7 +144,7 @@ fn format(start: &[u8]) -> Result<Format, WeightsErrorKind> {
 }
 
 /// Scan every pickle that could be the one of the state dict.
-fn scan_archive(archive: &Archive, allowed: &[&str]) -> Result<(), WeightsErrorKind> {
+fn scan_archive(archive: &Archive, allowed: &[String]) -> Result<(), WeightsErrorKind> {
     let names = archive.names();
     for name in names.iter().filter(|name| name.ends_with("data.pkl")) {
         archive.with(name, |entry, size| {

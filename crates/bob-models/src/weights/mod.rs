@@ -15,6 +15,7 @@ mod numpy;
 mod onnx;
 mod opcodes;
 mod pickle;
+mod rename;
 mod safetensors;
 mod source;
 mod torchscript;
@@ -38,35 +39,76 @@ pub use error::{Misfit, WeightsError, WeightsErrorKind};
 pub use expected::{Expected, expected};
 pub use file::Format;
 pub use layout::{Layout, Part};
+pub use rename::Rename;
 
 /// What a file of weights needs to be read as a module's state dict.
-#[derive(Clone, Copy, Debug)]
-pub struct LoadOptions<'a> {
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
     /// Key under which the file nests its state dict, where it does.
-    pub top_level_key: Option<&'a str>,
-    /// The file's key to the module's name for it.
+    pub top_level_key: Option<String>,
+    /// What is renamed first, one after the other; each must rename at least one key of the file.
+    pub renames: Vec<Rename>,
+    /// The file's key, renamed, to the module's name for it; the identity for timm's own files.
     pub remap: fn(&str) -> String,
-    /// How the file lays out the tensor of a key.
+    /// How the file lays out the tensor of a key, renamed; PyTorch's way for timm's own files.
     pub layout: fn(&str) -> Layout,
-    /// Names (after the remap) that the module has no place for, on purpose: exact, a suffix after `*`, or a prefix
-    /// before `*`.
-    pub ignored: &'a [&'a str],
+    /// Names (after the remap) that the module has no place for, on purpose: exact, a suffix after `*`, for example
+    /// `*.num_batches_tracked`, or a prefix before `*`, for example `decoder.*`.
+    pub ignored: Vec<String>,
     /// Python names (`argparse.Namespace`) that the pickle of a `.pth` may hold besides what tensors need.
     /// They are skipped, never run.
-    pub allowed_globals: &'a [&'a str],
+    pub allowed_globals: Vec<String>,
 }
 
-impl Default for LoadOptions<'_> {
+impl Default for LoadOptions {
     /// A state dict at the root of the file, under the module's own names.
     fn default() -> Self {
         Self {
             top_level_key: None,
+            renames: Vec::new(),
             remap: str::to_owned,
             layout: |_| Layout::PYTORCH,
-            ignored: &["*.num_batches_tracked"],
-            allowed_globals: &[],
+            ignored: owned(&["*.num_batches_tracked"]),
+            allowed_globals: Vec::new(),
         }
     }
+}
+
+impl LoadOptions {
+    /// The same for a state dict below `key`.
+    pub fn with_top_level_key(self, key: &str) -> Self {
+        let top_level_key = Some(key.to_owned());
+        Self { top_level_key, ..self }
+    }
+
+    /// The same with another remap.
+    pub fn with_remap(self, remap: fn(&str) -> String) -> Self {
+        Self { remap, ..self }
+    }
+
+    /// The same with other layouts.
+    pub fn with_layout(self, layout: fn(&str) -> Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// The same with other names ignored.
+    pub fn with_ignored(self, ignored: &[&str]) -> Self {
+        let ignored = owned(ignored);
+        Self { ignored, ..self }
+    }
+
+    /// The same with other Python names allowed.
+    pub fn with_allowed_globals(self, allowed_globals: &[&str]) -> Self {
+        let allowed_globals = owned(allowed_globals);
+        Self {
+            allowed_globals,
+            ..self
+        }
+    }
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
 }
 
 /// What was loaded.
@@ -88,14 +130,7 @@ pub struct LoadReport {
 /// # Errors
 /// [`WeightsError`] names the file and everything in it that does not fit; the backbone is dropped.
 pub fn load(backbone: AnyBackbone, path: &Path, entry: &CheckpointEntry) -> Result<AnyBackbone, WeightsError> {
-    let options = LoadOptions {
-        top_level_key: entry.top_level_key,
-        remap: entry.remap,
-        layout: entry.layout,
-        ignored: entry.ignored,
-        allowed_globals: entry.allowed_globals,
-    };
-    load_module(backbone, path, &options).map(|(backbone, _)| backbone)
+    load_module(backbone, path, &entry.options).map(|(backbone, _)| backbone)
 }
 
 /// `module` with the weights of the file `path`, for any module whose fields carry the names of a PyTorch state dict.
@@ -119,7 +154,7 @@ fn read_into<M: Module>(
     let mut named = rename(opened.tensors, options)?;
     let mut ignored = Vec::new();
     let matched = expected::fit(&expected(&module), &mut named, |name| {
-        let explained = is_ignored(name, options.ignored);
+        let explained = is_ignored(name, &options.ignored);
         if explained {
             ignored.push(name.to_owned());
         }
@@ -261,10 +296,19 @@ impl Keyed {
 /// The tensors by the module's names for them.
 fn rename(tensors: Vec<PackTensor>, options: &LoadOptions) -> Result<BTreeMap<String, Keyed>, WeightsErrorKind> {
     let mut named = BTreeMap::<String, Keyed>::new();
+    let mut idle: Vec<&Rename> = options.renames.iter().collect();
+    let first_key = tensors.first().map(|tensor| tensor.name.clone());
     for tensor in tensors {
         let key = tensor.name.clone();
-        let name = (options.remap)(&key);
-        let layout = (options.layout)(&key);
+        let mut renamed = key.clone();
+        for rename in &options.renames {
+            if let Some(name) = rename.apply(&renamed) {
+                renamed = name;
+                idle.retain(|other| *other != rename);
+            }
+        }
+        let name = (options.remap)(&renamed);
+        let layout = (options.layout)(&renamed);
         let piece = Piece { key, tensor, layout };
         let Some(Keyed(pieces)) = named.get_mut(&name) else {
             named.insert(name, Keyed(vec![piece]));
@@ -284,14 +328,20 @@ fn rename(tensors: Vec<PackTensor>, options: &LoadOptions) -> Result<BTreeMap<St
         let at = pieces.partition_point(|other| other.index() < piece.index());
         pieces.insert(at, piece);
     }
-    Ok(named)
+    match (idle.first(), first_key) {
+        (Some(&rename), Some(first_key)) => Err(WeightsErrorKind::IdleRename {
+            rename: rename.clone(),
+            first_key,
+        }),
+        _ => Ok(named),
+    }
 }
 
-fn is_ignored(name: &str, ignored: &[&str]) -> bool {
+fn is_ignored(name: &str, ignored: &[String]) -> bool {
     ignored.iter().any(|pattern| {
         let suffix = pattern.strip_prefix('*').map(|suffix| name.ends_with(suffix));
         let prefix = pattern.strip_suffix('*').map(|prefix| name.starts_with(prefix));
-        suffix.or(prefix).unwrap_or(name == *pattern)
+        suffix.or(prefix).unwrap_or(name == pattern)
     })
 }
 

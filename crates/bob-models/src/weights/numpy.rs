@@ -91,7 +91,7 @@ fn header(entry: &mut dyn Read, damaged: &dyn Fn(&str) -> WeightsErrorKind) -> R
 }
 
 /// The arrays of the pickled dictionary `path` of `len` bytes, their data unread.
-pub(super) fn pickled(path: &Path, len: u64, allowed: &[&str]) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+pub(super) fn pickled(path: &Path, len: u64, allowed: &[String]) -> Result<Vec<PackTensor>, WeightsErrorKind> {
     let open = || File::open(path).map(BufReader::new);
     pickle::check(&mut open()?, allowed, |name| {
         ARRAYS.contains(&name) || FROZEN.contains(&name)

@@ -70,7 +70,7 @@ const MAX_NAME: u64 = 4096;
 /// Where it has such names, ends early or has an opcode that no protocol knows.
 pub(super) fn check(
     pickle: &mut dyn BufRead,
-    allowed: &[&str],
+    allowed: &[String],
     is_needed: impl Fn(&str) -> bool,
 ) -> Result<(), WeightsErrorKind> {
     let mut unknown = unknown_globals(pickle, allowed).map_err(in_pickle)?;
@@ -92,7 +92,7 @@ pub(super) fn in_pickle(error: io::Error) -> WeightsErrorKind {
 ///
 /// # Errors
 /// Where the pickle ends early or has an opcode that no protocol knows.
-fn unknown_globals(pickle: &mut dyn BufRead, allowed: &[&str]) -> io::Result<BTreeSet<String>> {
+fn unknown_globals(pickle: &mut dyn BufRead, allowed: &[String]) -> io::Result<BTreeSet<String>> {
     let mut scan = Scan {
         bytes: Opcodes::new(pickle),
         memo: HashMap::new(),
@@ -101,7 +101,7 @@ fn unknown_globals(pickle: &mut dyn BufRead, allowed: &[&str]) -> io::Result<BTr
     };
     while scan.step()? {}
     scan.names
-        .retain(|name| !ALLOWED.contains(&name.as_str()) && !allowed.contains(&name.as_str()));
+        .retain(|name| !ALLOWED.contains(&name.as_str()) && !allowed.contains(name));
     Ok(scan.names)
 }
 
@@ -259,7 +259,7 @@ mod tests {
     fn names_are_found_however_they_are_spelt() {
         let check = |pickle: &[u8], expected: &str| {
             let mut rest = pickle;
-            let found = match unknown_globals(&mut rest, &["mine.Thing"]) {
+            let found = match unknown_globals(&mut rest, &["mine.Thing".to_owned()]) {
                 Ok(names) => names.into_iter().collect::<Vec<_>>().join(" "),
                 Err(error) => error.to_string(),
             };

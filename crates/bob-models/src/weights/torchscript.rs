@@ -34,7 +34,7 @@ pub(super) fn is_torchscript(names: &[String]) -> bool {
 }
 
 /// The tensors of the `archive` under the names that `state_dict` would give them, their data unread.
-pub(super) fn tensors(archive: &Archive, allowed: &[&str]) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+pub(super) fn tensors(archive: &Archive, allowed: &[String]) -> Result<Vec<PackTensor>, WeightsErrorKind> {
     let (folder, pickle) = read(archive, allowed, |name| {
         name.starts_with(CLASSES) || name.starts_with(LISTS)
     })?;
@@ -50,7 +50,7 @@ pub(super) fn tensors(archive: &Archive, allowed: &[&str]) -> Result<Vec<PackTen
 /// a text is passed over.
 pub(super) fn state_dict(
     archive: &Archive,
-    allowed: &[&str],
+    allowed: &[String],
     top_level_key: Option<&str>,
 ) -> Result<Vec<PackTensor>, WeightsErrorKind> {
     let (folder, pickle) = read(archive, allowed, |_| false)?;
@@ -78,7 +78,7 @@ fn item(pickle: &Pickle, key: &str) -> Option<Id> {
 /// The one pickle of the `archive`, which names nothing but what is `allowed` or `is_needed`, and the folder it lies in.
 fn read(
     archive: &Archive,
-    allowed: &[&str],
+    allowed: &[String],
     is_needed: impl Fn(&str) -> bool,
 ) -> Result<(String, Pickle), WeightsErrorKind> {
     let names = archive.names();

@@ -35,13 +35,11 @@ pub fn path(name: &str) -> PathBuf {
 /// `backbone` with the weights of the fixture `name`, strictly; where its names are not ours, `entry` is of a checkpoint
 /// with the same ones.
 pub fn load(backbone: AnyBackbone, name: &str, entry: Option<&CheckpointEntry>) -> AnyBackbone {
-    let mut ignored = OUTPUTS.to_vec();
-    ignored.extend(entry.map_or(&[][..], |entry| entry.ignored));
-    let options = LoadOptions {
-        ignored: &ignored,
-        remap: entry.map_or(str::to_owned, |entry| entry.remap),
-        ..LoadOptions::default()
-    };
+    let mut options = LoadOptions::default().with_ignored(OUTPUTS);
+    if let Some(CheckpointEntry { options: theirs, .. }) = entry {
+        options.remap = theirs.remap;
+        options.ignored.extend(theirs.ignored.clone());
+    }
     load_module(backbone, &path(name), &options).unwrap().0
 }
 

@@ -39,7 +39,7 @@ pub fn fixture(name: &str) -> PathBuf {
 }
 
 /// How the files of other libraries have the network, and what they hold besides.
-pub fn of_keras() -> LoadOptions<'static> {
+pub fn of_keras() -> LoadOptions {
     LoadOptions {
         remap: |key| {
             let key = key
@@ -58,12 +58,11 @@ pub fn of_keras() -> LoadOptions<'static> {
             Some((_, "kernel")) => Layout::HWIO,
             _ => Layout::PYTORCH,
         },
-        ignored: &["optimizer_weights.*"],
-        ..LoadOptions::default()
+        ..LoadOptions::default().with_ignored(&["optimizer_weights.*"])
     }
 }
 
-pub fn of_haiku() -> LoadOptions<'static> {
+pub fn of_haiku() -> LoadOptions {
     LoadOptions {
         remap: |key| {
             let key = key
@@ -81,12 +80,11 @@ pub fn of_haiku() -> LoadOptions<'static> {
             Some((_, "w")) => Layout::HWIO,
             _ => Layout::PYTORCH,
         },
-        ignored: &[],
-        ..LoadOptions::default()
+        ..LoadOptions::default().with_ignored(&[])
     }
 }
 
-pub fn of_onnx() -> LoadOptions<'static> {
+pub fn of_onnx() -> LoadOptions {
     LoadOptions {
         remap: |key| match key {
             "fc.MatMul" => "fc.weight".to_owned(),
@@ -99,21 +97,15 @@ pub fn of_onnx() -> LoadOptions<'static> {
             "downsample.1.Second" => Layout::PYTORCH.with_part(1, 2, 0),
             _ => Layout::PYTORCH,
         },
-        ignored: &["Reshape", "steps"],
-        ..LoadOptions::default()
+        ..LoadOptions::default().with_ignored(&["Reshape", "steps"])
     }
 }
 
 /// Lightning's checkpoint as the entry of one has it: its state of training has a class as a key, and a number of
 /// numpy's.
-pub fn of_lightning() -> LoadOptions<'static> {
-    let entry = checkpoints()
-        .into_iter()
-        .find(|entry| entry.checkpoint.name == "stable_diffusion_v1.sd_v1_4")
-        .expect("a checkpoint of Lightning");
-    LoadOptions {
-        remap: entry.remap,
-        allowed_globals: entry.allowed_globals,
-        ..LoadOptions::default()
-    }
+pub fn of_lightning() -> LoadOptions {
+    let mut entries = checkpoints().into_iter();
+    let entry = entries.find(|entry| entry.checkpoint.name == "stable_diffusion_v1.sd_v1_4");
+    let options = entry.expect("a checkpoint of Lightning").options;
+    options.with_ignored(&["*.num_batches_tracked"])
 }

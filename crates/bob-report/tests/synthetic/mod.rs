@@ -104,6 +104,7 @@ pub fn record(made: Made, task: &str, protocol: &str, dataset: &str, seed: u64, 
         protocol_sha256: hash(protocol),
         checkpoint: CheckpointRecord {
             sha256: hash(name),
+            setup_sha256: hash("as it is"),
             architecture: name.split('.').next().unwrap_or(name).into(),
             style: if random { "random" } else { "supervised" }.into(),
             pretraining_data: if random { "none" } else { "IN-1k" }.into(),

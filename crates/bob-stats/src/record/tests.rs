@@ -19,6 +19,7 @@ fn record() -> Record {
         protocol_sha256: "aa".into(),
         checkpoint: CheckpointRecord {
             sha256: "bb".into(),
+            setup_sha256: "dd".into(),
             architecture: "resnet18".into(),
             style: "random".into(),
             pretraining_data: "none".into(),
@@ -94,15 +95,16 @@ fn no_name_leaves_the_results_folder() {
 #[test]
 fn only_the_same_protocol_weights_and_data_are_done() {
     let record = record();
-    assert!(record.is_done("aa", "bb", "cc"));
-    assert!(!record.is_done("xx", "bb", "cc"));
-    assert!(!record.is_done("aa", "xx", "cc"));
-    assert!(!record.is_done("aa", "bb", "xx"));
+    assert!(record.is_done("aa", "bb", "dd", "cc"));
+    assert!(!record.is_done("xx", "bb", "dd", "cc"));
+    assert!(!record.is_done("aa", "xx", "dd", "cc"));
+    assert!(!record.is_done("aa", "bb", "xx", "cc"));
+    assert!(!record.is_done("aa", "bb", "dd", "xx"));
     let limited = Record {
         limited: true,
         ..record
     };
-    assert!(!limited.is_done("aa", "bb", "cc"));
+    assert!(!limited.is_done("aa", "bb", "dd", "cc"));
 }
 
 #[test]

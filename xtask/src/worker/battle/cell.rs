@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use crate::args::Cell;
 use crate::launch::Usage;
 use crate::places;
-use crate::worker::candidate::Candidate;
+use crate::worker::candidate::{Candidate, Candidates};
 use crate::worker::environment::{adapter, environment, threads};
 use crate::worker::images::{Images, hex};
 use crate::worker::progress::Progress;
@@ -91,6 +91,8 @@ pub struct Asked {
     pub protocol_sha256: String,
     /// What tells the weights from others.
     pub checkpoint_sha256: String,
+    /// What tells their use from others.
+    pub setup_sha256: String,
     /// The data.
     pub data: DataRecord,
 }
@@ -116,6 +118,7 @@ impl Asked {
             protocol_sha256: hex(&Sha256::digest(resolved.to_string())),
             protocol: resolved,
             checkpoint_sha256: identity,
+            setup_sha256: candidate.setup(),
             data: data.record(),
         })
     }
@@ -149,7 +152,7 @@ fn measured(args: &Cell) -> Result<Record> {
     let backend: BackendName = args.backend.as_str().parse()?;
     let device = select(backend)?;
     let protocol = Protocol::find(&args.protocol)?;
-    let candidate = Candidate::find(&args.backbone)?;
+    let candidate = Candidates::open(&args.own.checkpoints)?.find(&args.backbone)?;
     let candidate = match args.input_size {
         Some(side) => candidate.at_input_size(side)?,
         None => candidate,
@@ -178,7 +181,7 @@ fn measured(args: &Cell) -> Result<Record> {
     }
     let record = Record {
         schema: SCHEMA_VERSION,
-        checkpoint: source.checkpoint_record(asked.checkpoint_sha256),
+        checkpoint: source.checkpoint_record(asked.checkpoint_sha256, asked.setup_sha256),
         environment: source.environment(),
         cell: asked.key,
         protocol: asked.protocol,
@@ -244,7 +247,15 @@ impl Source {
     /// The embeddings of `set`, which `manifest` describes.
     fn embeddings(&self, label: &str, set: &dyn ImageSet, manifest: &Manifest) -> Result<Embeddings> {
         let dtype = float_dtype(&self.device);
-        let key = CacheKey::new(&self.identity, manifest, &self.transform, self.backend, dtype, true);
+        let key = CacheKey::new(
+            &self.identity,
+            &self.candidate.setup(),
+            manifest,
+            &self.transform,
+            self.backend,
+            dtype,
+            true,
+        );
         self.cache.get_or_compute(&key, || {
             let backbone = self.backbone()?;
             let mut progress = Progress::new(format!("embedding {label}"), set.len());
@@ -271,12 +282,13 @@ impl Source {
         self.embeddings(split, set, manifest)
     }
 
-    fn checkpoint_record(&self, sha256: String) -> CheckpointRecord {
+    fn checkpoint_record(&self, sha256: String, setup_sha256: String) -> CheckpointRecord {
         let (parameters, cost) = self.candidate.size(&self.device);
         let checkpoint = &self.candidate.checkpoint;
         let style = serde_json::to_value(checkpoint.pretraining.style).ok();
         CheckpointRecord {
             sha256,
+            setup_sha256,
             architecture: checkpoint.architecture.clone(),
             style: style
                 .as_ref()

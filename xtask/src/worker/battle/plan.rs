@@ -8,7 +8,7 @@ use anyhow::Result;
 use bob_data::Dataset;
 use bob_stats::Record;
 
-use crate::args::{BenchAll, Cell};
+use crate::args::{BenchAll, Cell, Own};
 use crate::launch;
 use crate::worker::battle::cell::{Asked, Data};
 use crate::worker::battle::profile::{Profile, Setting};
@@ -227,6 +227,9 @@ impl Inputs<'_> {
         fixtures: bool,
     ) -> Result<Planned> {
         let args = Cell {
+            own: Own {
+                checkpoints: candidate.described_in().map(Path::to_owned).into_iter().collect(),
+            },
             backend: self.args.backend,
             backbone: candidate.name().to_owned(),
             protocol: protocol.name().to_owned(),
@@ -289,6 +292,7 @@ impl Inputs<'_> {
                 let done = record.is_done(
                     &asked.protocol_sha256,
                     &asked.checkpoint_sha256,
+                    &asked.setup_sha256,
                     &asked.data.manifest_sha256,
                 );
                 if done { State::Done } else { State::ToRun }

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use bob_core::parse_toml;
 use bob_data::{DatasetInfo, datasets};
 use glob::Pattern;
 use serde::Deserialize;
 
 use crate::args::BenchAll;
 use crate::launch::Usage;
-use crate::worker::candidate::Candidate;
+use crate::worker::candidate::{Candidate, Candidates};
 use crate::worker::protocol::Protocol;
 use crate::worker::provide::Store;
 
@@ -23,6 +25,9 @@ const FIXTURES: (&str, &str) = ("fixtures", include_str!("../../../profiles/fixt
 #[serde(deny_unknown_fields)]
 struct ProfileFile {
     backbones: Vec<String>,
+    /// Files that describe checkpoints of one's own, relative to the folder of the profile.
+    #[serde(default)]
+    checkpoints: Vec<PathBuf>,
     /// Side of the images of random-initialised backbones, in pixels.
     input_size: Option<usize>,
     setting: Vec<SettingFile>,
@@ -101,27 +106,45 @@ impl Profile {
     }
 
     fn parse(text: &str, origin: &str, built_in: bool, args: &BenchAll) -> Result<Self> {
-        let file: ProfileFile = toml::from_str(text).map_err(|error| {
-            let line = 1 + error
-                .span()
-                .map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count());
-            Usage(format!(
-                "profile `{origin}`, line {line}: {}",
-                error.message().trim().replace('\n', ", ")
-            ))
-        })?;
+        let file: ProfileFile = parse_toml(text).map_err(|error| Usage(format!("profile `{origin}`, {error}")))?;
+        let folder = Path::new(origin).parent().unwrap_or(Path::new(""));
+        let of_profile = file.checkpoints.iter().map(|path| folder.join(path));
+        let all = Candidates::open(
+            &args
+                .own
+                .checkpoints
+                .iter()
+                .cloned()
+                .chain(of_profile)
+                .collect::<Vec<_>>(),
+        )?;
         let mut candidates = file
             .backbones
             .iter()
-            .map(|name| Candidate::find(name))
+            .map(|name| all.find(name))
             .collect::<Result<Vec<_>, _>>()?;
+        // Who brings checkpoints wants them to take part; the profile's own are among its backbones where they do.
+        let brought = args
+            .own
+            .checkpoints
+            .iter()
+            .map(std::path::absolute)
+            .collect::<Result<Vec<_>, _>>()?;
+        for candidate in all.iter() {
+            let is_brought = candidate
+                .described_in()
+                .is_some_and(|file| brought.iter().any(|one| one == file));
+            if is_brought && !candidates.iter().any(|one| one.name() == candidate.name()) {
+                candidates.push(candidate.clone());
+            }
+        }
         let mut settings = file
             .setting
             .into_iter()
             .map(Setting::resolve)
             .collect::<Result<Vec<_>>>()?;
 
-        candidates = filter_candidates(candidates, &args.backbone)?;
+        candidates = filter_candidates(candidates, &args.backbone, &all)?;
         let protocols: Vec<String> = settings
             .iter()
             .flat_map(|setting| &setting.protocols)
@@ -193,17 +216,15 @@ impl Setting {
 }
 
 /// The candidates that a glob takes; one that takes none of them takes of all there are.
-fn filter_candidates(of_profile: Vec<Candidate>, globs: &[String]) -> Result<Vec<Candidate>> {
+fn filter_candidates(of_profile: Vec<Candidate>, globs: &[String], all: &Candidates) -> Result<Vec<Candidate>> {
     if globs.is_empty() {
         return Ok(of_profile);
     }
     let mut taken: Vec<Candidate> = Vec::new();
-    let mut all: Option<Vec<Candidate>> = None;
     for glob in globs {
         let filter = Filter::new(std::slice::from_ref(glob))?;
         let mut found: Vec<&Candidate> = of_profile.iter().filter(|one| filter.takes(one.name())).collect();
         if found.is_empty() {
-            let all = all.get_or_insert_with(Candidate::all);
             filter.check("backbone", &all.iter().map(Candidate::name).collect::<Vec<_>>())?;
             found = all.iter().filter(|one| filter.takes(one.name())).collect();
         }

@@ -157,6 +157,9 @@ pub fn arguments(cell: &Cell) -> Vec<OsString> {
         option("limit", format!("{split}={limit}").into());
     }
     option("backbone", cell.backbone.clone().into());
+    for file in &cell.own.checkpoints {
+        option("checkpoints", file.into());
+    }
     if let Some(side) = cell.input_size {
         option("input-size", side.to_string().into());
     }
@@ -191,11 +194,14 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::args::{Backend, Cli, Verb};
+    use crate::args::{Backend, Cli, Own, Verb};
 
     #[test]
     fn the_command_that_repeats_a_cell_says_all_of_it() {
         let cell = Cell {
+            own: Own {
+                checkpoints: vec![PathBuf::from("/tmp/mine.toml")],
+            },
             backend: Backend::Tch,
             backbone: "resnet18.random".to_owned(),
             protocol: "knn".to_owned(),
