@@ -284,12 +284,15 @@ impl Operation for GroupNorm {
 
     #[cfg(feature = "tch")]
     fn aten(&self, inputs: &[tch::Tensor]) -> tch::Tensor {
-        let [gamma, beta] = [1, 2].map(|index| Some(as_type_of(&inputs[0], &inputs[index])));
-        let y = inputs[0]
-            .contiguous()
-            .permute([0, 3, 1, 2])
-            .group_norm(self.groups as i64, gamma, beta, self.epsilon, false)
-            .permute([0, 2, 3, 1]);
+        let [gamma, beta] = [1, 2].map(|index| as_type_of(&inputs[0], &inputs[index]));
+        // ATen 2.9's own writes the gradient of x through a null pointer where only the parameters have one.
+        let x = inputs[0].permute([0, 3, 1, 2]);
+        let shape = x.size();
+        let members = shape[1..].iter().product::<i64>() / self.groups as i64;
+        let x = x.reshape([shape[0], self.groups as i64, members]);
+        let none = None::<&tch::Tensor>;
+        let x = x.layer_norm([members], none, none, self.epsilon, false).reshape(shape);
+        let y = x.permute([0, 2, 3, 1]) * gamma + beta;
         match self.activation {
             Some(activation) => activation.aten(&[y]),
             None => y,
