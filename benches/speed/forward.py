@@ -93,6 +93,15 @@ def processor() -> str:
     return platform.processor()
 
 
+def publish(lines: list[str], output: Path | None) -> None:
+    """Write the lines to the file, or print them where there is none."""
+    text = "\n".join(lines).rstrip() + "\n"
+    if output:
+        output.write_text(text)
+    else:
+        print(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", action="append")
@@ -137,11 +146,7 @@ def main() -> None:
                 row += f" | {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
             lines.append(row + " |")
             print(lines[-1], flush=True)
-    text = "\n".join(lines) + "\n"
-    if arguments.output:
-        arguments.output.write_text(text)
-    else:
-        print(text)
+    publish(lines, arguments.output)
 
 
 if __name__ == "__main__":

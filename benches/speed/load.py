@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from forward import REPOSITORY, peak_memory, processor
+from forward import REPOSITORY, peak_memory, processor, publish
 
 
 def torch_child(model: str, path: str) -> None:
@@ -86,11 +86,7 @@ def main() -> None:
             row += [f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"]
             lines.append(f"| {' | '.join(row)} |")
             print(lines[-1], flush=True)
-    text = "\n".join(lines) + "\n"
-    if arguments.output:
-        arguments.output.write_text(text)
-    else:
-        print(text)
+    publish(lines, arguments.output)
 
 
 if __name__ == "__main__":

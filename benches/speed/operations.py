@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from forward import MODELS, REPOSITORY, processor, side
+from forward import MODELS, REPOSITORY, processor, publish, side
 
 
 def xtask(*arguments: str, threads: int) -> object:
@@ -89,11 +89,7 @@ def main() -> None:
         for backend in arguments.backend or ["flex"]:
             lines += table(model, backend, arguments.batch, arguments.threads, macs[f"{model}.random"], rate)
             print(lines[-1], flush=True)
-    text = "\n".join(lines).rstrip() + "\n"
-    if arguments.output:
-        arguments.output.write_text(text)
-    else:
-        print(text)
+    publish(lines, arguments.output)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-from forward import MODELS, REPOSITORY, peak_memory, processor, side
+from forward import MODELS, REPOSITORY, peak_memory, processor, publish, side
 
 PARTS = ["forward", "backward", "optimizer", "step"]
 Step = dict[str, float]
@@ -134,11 +134,7 @@ def main() -> None:
             row += [f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})", f"{memory:.2f}"]
         lines.append(f"| {' | '.join(row)} |")
         print(lines[-1], flush=True)
-    text = "\n".join(lines) + "\n"
-    if arguments.output:
-        arguments.output.write_text(text)
-    else:
-        print(text)
+    publish(lines, arguments.output)
 
 
 if __name__ == "__main__":
