@@ -552,7 +552,7 @@ fn a_tensor_larger_than_its_file_is_not_allocated() {
         .unwrap_err()
         .to_string();
     let expected = format!(
-        "has {} bytes, but its tensor `fc.bias` claims 16384",
+        "has {} bytes, but its tensor `fc.weight` claims 67108864",
         fs::metadata(&path).unwrap().len()
     );
     assert_eq!(error, format!("weights `{}` {expected}", path.display()));

@@ -116,7 +116,7 @@ pub enum WeightsErrorKind {
         /// The value, as float32.
         value: f32,
     },
-    /// burn refused what was judged to fit: a defect of ours.
+    /// The module did not take what was judged to fit: a defect of ours.
     #[error("was judged to fit and was refused all the same: {0}")]
     Refused(String),
 }

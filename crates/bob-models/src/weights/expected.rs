@@ -16,6 +16,14 @@ pub struct Expected {
     pub name: String,
     /// Shape in a PyTorch state dict: `[out, in]` for a linear layer.
     pub shape: Shape,
+    /// Whether the module has it the other way around: `[in, out]`.
+    pub is_transposed: bool,
+}
+
+/// The tensors of a file that are what a module expects.
+pub(super) struct Matched {
+    pub(super) keyed: Keyed,
+    pub(super) expected: Expected,
 }
 
 /// What the state dict of `module` must have, in the order of its fields. Lazy parameters stay lazy.
@@ -40,11 +48,16 @@ impl ModuleVisitor for Visitor {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         // burn's own rules for names and transposes, on a tensor without data.
         let nothing = || Err(PackError::ValidationError("a tensor without data".to_owned()));
-        let tensor = bridge::deferred(self.path.join("."), DType::F32, param.lazy_shape(), None, nothing);
-        let tensor = BurnToPyTorchAdapter.adapt(tensor, ModuleContext::new(&self.containers));
+        let adapted = |shape| {
+            let tensor = bridge::deferred(self.path.join("."), DType::F32, shape, None, nothing);
+            BurnToPyTorchAdapter.adapt(tensor, ModuleContext::new(&self.containers))
+        };
+        let tensor = adapted(param.lazy_shape());
         self.expected.push(Expected {
             name: tensor.name,
             shape: tensor.shape,
+            // A square weight would not show it.
+            is_transposed: D == 2 && *adapted(Shape::from(vec![1, 2])).shape == [2, 1],
         });
     }
 
@@ -63,16 +76,17 @@ impl ModuleVisitor for Visitor {
     }
 }
 
-/// The tensors of `named` that `expected` asks for and the shapes it gives them, by name, where they are all there and
-/// nothing is left over that `is_explained` does not know.
+/// The tensors of `named` that `expected` asks for, in its order, where they are all there and nothing is left over that
+/// `is_explained` does not know.
 pub(super) fn fit(
-    expected: &[Expected],
+    expected: Vec<Expected>,
     named: &mut BTreeMap<String, Keyed>,
     mut is_explained: impl FnMut(&str) -> bool,
-) -> Result<BTreeMap<String, (Keyed, Shape)>, WeightsErrorKind> {
+) -> Result<Vec<Matched>, WeightsErrorKind> {
     let mut misfit = Misfit::default();
-    let mut matched = BTreeMap::new();
-    for Expected { name, shape } in expected {
+    let mut matched = Vec::with_capacity(expected.len());
+    for expected in expected {
+        let Expected { name, shape, .. } = &expected;
         let Some(keyed) = named.remove(name) else {
             misfit.missing.push(name.clone());
             continue;
@@ -90,9 +104,7 @@ pub(super) fn fit(
         match other {
             _ if !fits(&found, shape) => misfit.shapes.push((name.clone(), found, shape.clone())),
             Some(dtype) => misfit.dtypes.push((name.clone(), dtype)),
-            None => {
-                matched.insert(name.clone(), (keyed, shape.clone()));
-            }
+            None => matched.push(Matched { keyed, expected }),
         }
     }
     misfit.unexpected = named.keys().filter(|name| !is_explained(name)).cloned().collect();

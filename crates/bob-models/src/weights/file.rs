@@ -6,11 +6,11 @@ use std::path::Path;
 
 use burn::store::bridge;
 use burn::store::burn_pack::Tensor as PackTensor;
-use burn::store::pytorch_reader::{MAX_PICKLE_SIZE, PytorchError, PytorchReader};
+use burn::store::pytorch_reader::{PytorchError, PytorchReader};
 
 use super::error::damaged;
 use super::source::{Archive, Source};
-use super::{LoadOptions, WeightsErrorKind, hdf5, numpy, onnx, pickle, safetensors, torchscript};
+use super::{LoadOptions, WeightsErrorKind, hdf5, numpy, onnx, pickle, pytorch, safetensors};
 
 /// The magic number that opens a checkpoint of PyTorch before 1.6, as `torch.serialization.MAGIC_NUMBER` is pickled.
 const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -67,16 +67,9 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened, Weights
     }
     let allowed = options.allowed_globals.as_slice();
     let mut tensors = match (format, &archive) {
-        (Format::TorchScript, Some(archive)) => torchscript::tensors(archive, allowed)?,
+        (Format::TorchScript, Some(archive)) => pytorch::tensors(archive, allowed)?,
         (Format::Npz, Some(archive)) => numpy::archived(archive)?,
-        // burn's reader takes no object as a key, as Lightning has it.
-        (_, Some(archive)) if !allowed.is_empty() => {
-            torchscript::state_dict(archive, allowed, options.top_level_key.as_deref())?
-        }
-        (_, Some(archive)) => {
-            scan_archive(archive, allowed)?;
-            pytorch(path, options.top_level_key.as_deref())?
-        }
+        (_, Some(archive)) => pytorch::state_dict(archive, allowed, options.top_level_key.as_deref())?,
         (Format::Safetensors, None) => safetensors::tensors(File::open(path)?, len)?,
         (Format::PickledArrays, None) => numpy::pickled(path, len, allowed)?,
         (Format::Hdf5, None) => hdf5::tensors(&Source::new(File::open(path)?, len))?,
@@ -87,7 +80,7 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened, Weights
             for _ in 0..LEGACY_PICKLES {
                 pickle::check(&mut reader, allowed, |_| false)?;
             }
-            pytorch(path, options.top_level_key.as_deref())?
+            legacy(path, options.top_level_key.as_deref())?
         }
     };
     tensors.sort_by(|a, b| a.name.cmp(&b.name));
@@ -96,7 +89,7 @@ pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened, Weights
 
 /// The format of an archive with the entries `names`.
 fn zipped(names: &[String]) -> Format {
-    if torchscript::is_torchscript(names) {
+    if pytorch::is_torchscript(names) {
         Format::TorchScript
     } else if numpy::is_npz(names) {
         Format::Npz
@@ -143,21 +136,8 @@ fn format(start: &[u8]) -> Result<Format, WeightsErrorKind> {
     }
 }
 
-/// Scan every pickle that could be the one of the state dict.
-fn scan_archive(archive: &Archive, allowed: &[String]) -> Result<(), WeightsErrorKind> {
-    let names = archive.names();
-    for name in names.iter().filter(|name| name.ends_with("data.pkl")) {
-        archive.with(name, |entry, size| {
-            if size > MAX_PICKLE_SIZE {
-                return Err(damaged(format!("its pickle claims {size} bytes")));
-            }
-            pickle::check(&mut BufReader::new(entry), allowed, |_| false)
-        })?;
-    }
-    Ok(())
-}
-
-fn pytorch(path: &Path, top_level_key: Option<&str>) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+/// The tensors of a checkpoint of PyTorch before 1.6, which burn reads.
+fn legacy(path: &Path, top_level_key: Option<&str>) -> Result<Vec<PackTensor>, WeightsErrorKind> {
     let reader = match top_level_key {
         Some(key) => PytorchReader::with_top_level_key(path, key),
         None => PytorchReader::new(path),

@@ -9,27 +9,27 @@
 mod error;
 mod expected;
 mod file;
+mod fill;
 mod hdf5;
 mod layout;
 mod numpy;
 mod onnx;
 mod opcodes;
 mod pickle;
+mod pytorch;
 mod rename;
 mod safetensors;
 mod source;
-mod torchscript;
 mod unpickle;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::module::Module;
-use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
-use burn::store::{BurnToPyTorchAdapter, ModuleSnapshot, PyTorchToBurnAdapter, SafetensorsStore, bridge};
+use burn::store::burn_pack::Tensor as PackTensor;
+use burn::store::{BurnToPyTorchAdapter, ModuleSnapshot, SafetensorsStore, bridge};
 use burn::tensor::{DType, Shape, TensorData};
 use sha2::{Digest, Sha256};
 
@@ -116,7 +116,7 @@ fn owned(names: &[&str]) -> Vec<String> {
 pub struct LoadReport {
     /// Container of the file.
     pub format: Format,
-    /// The file's own types of the tensors that were loaded, each once, in the order of their names; the module
+    /// The file's own types of the tensors that were loaded, each once, in the order of the module's fields; it
     /// holds float32 whatever they were.
     pub dtypes: Vec<DType>,
     /// Number of tensors that were loaded.
@@ -135,9 +135,9 @@ pub fn load(backbone: AnyBackbone, path: &Path, entry: &CheckpointEntry) -> Resu
 
 /// `module` with the weights of the file `path`, for any module whose fields carry the names of a PyTorch state dict.
 ///
-/// Linear weights are transposed and norms renamed as burn's `PyTorchToBurnAdapter` does, which goes by the names of
-/// burn's own layers. Enum variants are no part of a name. Floats of any width become float32. Data are read one
-/// tensor at a time.
+/// Linear weights are transposed and norms renamed as burn's `BurnToPyTorchAdapter` does when it saves them, which goes
+/// by the names of burn's own layers. Enum variants are no part of a name. Floats of any width become float32. Data are
+/// read a few tensors at a time.
 ///
 /// # Errors
 /// As [`load`].
@@ -145,15 +145,11 @@ pub fn load_module<M: Module>(module: M, path: &Path, options: &LoadOptions) -> 
     read_into(module, path, options).map_err(|kind| WeightsError::new(path, kind))
 }
 
-fn read_into<M: Module>(
-    mut module: M,
-    path: &Path,
-    options: &LoadOptions,
-) -> Result<(M, LoadReport), WeightsErrorKind> {
+fn read_into<M: Module>(module: M, path: &Path, options: &LoadOptions) -> Result<(M, LoadReport), WeightsErrorKind> {
     let opened = file::open(path, options)?;
     let mut named = rename(opened.tensors, options)?;
     let mut ignored = Vec::new();
-    let matched = expected::fit(&expected(&module), &mut named, |name| {
+    let matched = expected::fit(expected(&module), &mut named, |name| {
         let explained = is_ignored(name, &options.ignored);
         if explained {
             ignored.push(name.to_owned());
@@ -162,45 +158,26 @@ fn read_into<M: Module>(
     })?;
 
     let mut dtypes = Vec::new();
-    let fault = Fault::default();
-    let mut checked = Vec::new();
-    for (name, (keyed, shape)) in matched {
-        for Piece { key, tensor, .. } in &keyed.0 {
-            // A view that repeats its storage can claim any size; so can a compressed archive.
-            if tensor.byte_len() as u64 > opened.len {
-                return Err(WeightsErrorKind::TooLarge {
-                    key: key.clone(),
-                    claimed: tensor.byte_len(),
-                    file: opened.len,
-                });
-            }
-            if !dtypes.contains(&tensor.dtype) {
-                dtypes.push(tensor.dtype);
-            }
+    for Piece { key, tensor, .. } in matched.iter().flat_map(|matched| &matched.keyed.0) {
+        // A view that repeats its storage can claim any size; so can a compressed archive.
+        if tensor.byte_len() as u64 > opened.len {
+            return Err(WeightsErrorKind::TooLarge {
+                key: key.clone(),
+                claimed: tensor.byte_len(),
+                file: opened.len,
+            });
         }
-        checked.push(checked_float32(name, keyed, shape, fault.clone()));
+        if !dtypes.contains(&tensor.dtype) {
+            dtypes.push(tensor.dtype);
+        }
     }
     let report = LoadReport {
         format: opened.format,
         dtypes,
-        tensors: checked.len(),
+        tensors: matched.len(),
         ignored,
     };
-
-    let result = module.apply(checked, None, Some(Box::new(PyTorchToBurnAdapter)), true);
-    if let Some(kind) = fault.lock().take() {
-        return Err(kind);
-    }
-    let complete = result.missing.is_empty()
-        && result.unused.is_empty()
-        && result.skipped.is_empty()
-        && result.errors.is_empty()
-        && result.applied.len() == report.tensors;
-    if complete {
-        Ok((module, report))
-    } else {
-        Err(WeightsErrorKind::Refused(result.to_string()))
-    }
+    Ok((fill::fill(module, matched)?, report))
 }
 
 /// A tensor of the file.
@@ -345,47 +322,13 @@ fn is_ignored(name: &str, ignored: &[String]) -> bool {
     })
 }
 
-/// The first fault met while data are read: burn's own error type has no room for one of ours.
-#[derive(Clone, Default)]
-struct Fault(Arc<Mutex<Option<WeightsErrorKind>>>);
-
-impl Fault {
-    fn lock(&self) -> MutexGuard<'_, Option<WeightsErrorKind>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// `keyed` as float32 of `shape` under `name`, its values checked when they are read.
-fn checked_float32(name: String, keyed: Keyed, shape: Shape, fault: Fault) -> PackTensor {
-    bridge::deferred(name, DType::F32, shape.clone(), None, move || {
-        if fault.lock().is_some() {
-            return Err(PackError::ValidationError("an earlier tensor is at fault".to_owned()));
-        }
-        match keyed.read(&shape) {
-            Ok(data) => Ok(data),
-            Err(kind) => {
-                let message = kind.to_string();
-                *fault.lock() = Some(kind);
-                Err(PackError::ValidationError(message))
-            }
-        }
-    })
-}
-
 fn read_float32(key: &str, tensor: &PackTensor) -> Result<TensorData, WeightsErrorKind> {
     let data = bridge::to_data(tensor).map_err(|error| WeightsErrorKind::Tensor {
         key: key.to_owned(),
         reason: error.to_string(),
     })?;
     let data = data.convert_dtype(DType::F32);
-    let value = |bytes: &[u8]| bytes.try_into().map_or(f32::NAN, f32::from_ne_bytes);
-    match data
-        .as_bytes()
-        .chunks_exact(size_of::<f32>())
-        .map(value)
-        .enumerate()
-        .find(|(_, value)| !value.is_finite())
-    {
+    match first_not_finite(data.as_bytes()) {
         None => Ok(data),
         Some((at, value)) => Err(WeightsErrorKind::NotFinite {
             key: key.to_owned(),
@@ -393,6 +336,22 @@ fn read_float32(key: &str, tensor: &PackTensor) -> Result<TensorData, WeightsErr
             value,
         }),
     }
+}
+
+/// The first of the float32 in `bytes` that is NaN or infinite, and its place.
+fn first_not_finite(bytes: &[u8]) -> Option<(usize, f32)> {
+    /// Values that are judged together, which the compiler does several at a time.
+    const BLOCK: usize = 1024;
+    let is_broken = |block: &[u8]| floats(block).fold(false, |broken, value| broken | !value.is_finite());
+    let blocks = bytes.chunks(BLOCK * size_of::<f32>()).enumerate();
+    let (i, block) = blocks.into_iter().find(|(_, block)| is_broken(block))?;
+    let (at, value) = floats(block).enumerate().find(|(_, value)| !value.is_finite())?;
+    Some((i * BLOCK + at, value))
+}
+
+/// The float32 in `bytes`, wherever they lie in memory.
+fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|&value| f32::from_ne_bytes(value))
 }
 
 /// The index of every dimension of the element `at` of a row-major tensor.

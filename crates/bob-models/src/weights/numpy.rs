@@ -10,7 +10,7 @@ use std::path::Path;
 
 use burn::store::bridge;
 use burn::store::burn_pack::Tensor as PackTensor;
-use burn::tensor::{BoolStore, DType, Shape, TensorData};
+use burn::tensor::{BoolStore, Bytes, DType, Shape, TensorData};
 
 use super::error::damaged;
 use super::layout::permute;
@@ -169,7 +169,8 @@ impl Walk<'_> {
             )));
         }
         let source = self.source.clone();
-        self.tensors.push(array.tensor(name, move || source.bytes(start, len)));
+        self.tensors
+            .push(array.tensor(name, move || source.bytes(start, len).map(Bytes::from_bytes_vec)));
         Ok(())
     }
 
@@ -238,7 +239,7 @@ impl Array {
     fn tensor(
         self,
         name: String,
-        read: impl Fn() -> Result<Vec<u8>, WeightsErrorKind> + Send + Sync + 'static,
+        read: impl Fn() -> Result<Bytes, WeightsErrorKind> + Send + Sync + 'static,
     ) -> PackTensor {
         let Self {
             dtype,
@@ -248,9 +249,9 @@ impl Array {
         bridge::deferred(name, dtype, Shape::from(shape.clone()), None, move || {
             let mut bytes = read().map_err(pack_error)?;
             if is_fortran && shape.len() > 1 {
-                bytes = to_row_major(&bytes, &shape, dtype.size());
+                bytes = Bytes::from_bytes_vec(to_row_major(&bytes, &shape, dtype.size()));
             }
-            Ok(TensorData::from_bytes_vec(bytes, Shape::from(shape.clone()), dtype))
+            Ok(TensorData::from_bytes(bytes, Shape::from(shape.clone()), dtype))
         })
     }
 }

@@ -3,11 +3,11 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use burn::store::bridge;
 use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
-use burn::tensor::{DType, Shape, TensorData};
+use burn::tensor::{Bytes, DType, Shape, TensorData};
 use zip::ZipArchive;
 
 use super::WeightsErrorKind;
@@ -16,14 +16,14 @@ use super::error::damaged;
 /// A file whose length is known.
 #[derive(Clone)]
 pub(super) struct Source {
-    file: Arc<Mutex<File>>,
+    file: Arc<File>,
     len: u64,
 }
 
 impl Source {
     pub(super) fn new(file: File, len: u64) -> Self {
         Self {
-            file: Arc::new(Mutex::new(file)),
+            file: Arc::new(file),
             len,
         }
     }
@@ -34,17 +34,40 @@ impl Source {
 
     /// The `len` bytes from `start`.
     pub(super) fn bytes(&self, start: u64, len: u64) -> Result<Vec<u8>, WeightsErrorKind> {
-        if start.checked_add(len).is_none_or(|end| end > self.len) {
+        if !self.has(start, len) {
             return Err(damaged(format!(
                 "it points to {len} bytes at {start} and has {} in all",
                 self.len
             )));
         }
         let mut bytes = vec![0; len as usize];
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.seek(SeekFrom::Start(start))?;
-        file.read_exact(&mut bytes)?;
+        self.read_at(start, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Whether there are `len` bytes at `start`.
+    fn has(&self, start: u64, len: u64) -> bool {
+        start.checked_add(len).is_some_and(|end| end <= self.len)
+    }
+
+    /// Fill `bytes` from `start`, beside others that read.
+    #[cfg(unix)]
+    fn read_at(&self, start: u64, bytes: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&*self.file, bytes, start)
+    }
+
+    /// Fill `bytes` from `start`, beside others that read.
+    #[cfg(windows)]
+    fn read_at(&self, mut start: u64, mut bytes: &mut [u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let read = std::os::windows::fs::FileExt::seek_read(&*self.file, bytes, start)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            start += read as u64;
+            bytes = &mut bytes[read..];
+        }
+        Ok(())
     }
 
     /// The contiguous tensor whose data are the `len` bytes from `start`.
@@ -56,8 +79,7 @@ impl Source {
         start: u64,
         len: u64,
     ) -> Result<PackTensor, WeightsErrorKind> {
-        let is_inside = start.checked_add(len).is_some_and(|end| end <= self.len);
-        if !is_inside || num_bytes(dtype, &shape) != Some(len) {
+        if !self.has(start, len) || num_bytes(dtype, &shape) != Some(len) {
             return Err(damaged(format!(
                 "tensor `{name}` of shape {shape:?} claims {len} bytes at {start} of {}",
                 self.len
@@ -66,26 +88,65 @@ impl Source {
         let (source, shape) = (self.clone(), Shape::from(shape));
         let declared = shape.clone();
         Ok(bridge::deferred(name, dtype, shape, None, move || {
-            let bytes = source.bytes(start, len).map_err(pack_error)?;
-            Ok(TensorData::from_bytes_vec(bytes, declared.clone(), dtype))
+            let mut bytes = zeros(len as usize);
+            let read = source.read_at(start, &mut bytes);
+            read.map_err(|error| PackError::IoError(error.to_string()))?;
+            Ok(TensorData::from_bytes(bytes, declared.clone(), dtype))
         }))
     }
 }
 
-/// An archive that several tensors read their bytes from.
+/// `len` bytes to read a tensor into, aligned as burn wants them: it would copy others.
+fn zeros(len: usize) -> Bytes {
+    const ALIGNED: usize = size_of::<u128>();
+    if len.is_multiple_of(ALIGNED) {
+        Bytes::from_elems(vec![0_u128; len / ALIGNED])
+    } else {
+        Bytes::from_bytes_vec(vec![0; len])
+    }
+}
+
+/// A place in a file, to read on from.
+#[derive(Clone)]
+struct Place {
+    source: Source,
+    at: u64,
+}
+
+impl Read for Place {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let left = self.source.len.saturating_sub(self.at);
+        let len = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.source.read_at(self.at, &mut bytes[..len])?;
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+impl Seek for Place {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.source.len.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// An archive that several tensors read their bytes from, each beside the others.
 #[derive(Clone)]
 pub(super) struct Archive {
-    archive: Arc<Mutex<ZipArchive<File>>>,
+    archive: ZipArchive<Place>,
     len: u64,
 }
 
 impl Archive {
     pub(super) fn open(path: &Path, len: u64) -> Result<Self, WeightsErrorKind> {
-        let archive = ZipArchive::new(File::open(path)?).map_err(|error| damaged(error.to_string()))?;
-        Ok(Self {
-            archive: Arc::new(Mutex::new(archive)),
-            len,
-        })
+        let source = Source::new(File::open(path)?, len);
+        let archive = ZipArchive::new(Place { source, at: 0 }).map_err(|error| damaged(error.to_string()))?;
+        Ok(Self { archive, len })
     }
 
     /// Length of the archive's file.
@@ -95,9 +156,8 @@ impl Archive {
 
     /// Names of the entries, in the order of the archive.
     pub(super) fn names(&self) -> Vec<String> {
-        let archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
         // A name that is no text is none that is looked for.
-        archive.file_names().flatten().map(Into::into).collect()
+        self.archive.file_names().flatten().map(Into::into).collect()
     }
 
     /// Read the entry `name` with `read`, which also gets its length.
@@ -106,29 +166,28 @@ impl Archive {
         name: &str,
         read: impl FnOnce(&mut dyn Read, u64) -> Result<T, WeightsErrorKind>,
     ) -> Result<T, WeightsErrorKind> {
-        let mut archive = self.archive.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut archive = self.archive.clone();
         let mut entry = archive.by_name(name).map_err(|error| damaged(error.to_string()))?;
         let size = entry.size();
         read(&mut entry, size)
     }
 
     /// The `len` bytes of the entry `name` behind its first `skipped`.
-    pub(super) fn bytes(&self, name: &str, skipped: u64, len: u64) -> Result<Vec<u8>, WeightsErrorKind> {
+    pub(super) fn bytes(&self, name: &str, skipped: u64, len: u64) -> Result<Bytes, WeightsErrorKind> {
+        let claims = |what| Err(damaged(format!("its entry `{name}` {what}")));
         // Compressed entries can claim any length.
         if len > self.len {
-            return Err(damaged(format!(
-                "its entry `{name}` claims {len} bytes and the whole has {}",
-                self.len
-            )));
+            return claims(format!("claims {len} bytes and the whole has {}", self.len));
         }
-        self.with(name, |entry, _| {
+        self.with(name, |entry, size| {
+            if skipped.checked_add(len).is_none_or(|end| end > size) {
+                return claims("ends early".to_owned());
+            }
             io::copy(&mut (&mut *entry).take(skipped), &mut io::sink())?;
-            let mut bytes = Vec::new();
-            entry.take(len).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 == len {
-                Ok(bytes)
-            } else {
-                Err(damaged(format!("its entry `{name}` ends early")))
+            let mut bytes = zeros(len as usize);
+            match entry.read_exact(&mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => claims("ends early".to_owned()),
+                read => Ok(read.map(|()| bytes)?),
             }
         })
     }

@@ -1,5 +1,5 @@
-//! Archives of TorchScript (`torch.jit.save`): the parameters and buffers that the pickled module tree holds. Also those
-//! archives of `torch.save` whose pickle burn's reader does not take.
+//! The archives of PyTorch: the dictionaries of tensors that `torch.save` writes, and the parameters and buffers in the
+//! pickled module tree of `torch.jit.save`.
 //!
 //! The archive of TorchScript is the zip of `torch.save` with the source of the module's methods beside it, and its
 //! `data.pkl` is the module itself, not a state dict (`torch/csrc/jit/docs/serialization.md` of PyTorch). None of the
@@ -44,10 +44,7 @@ pub(super) fn tensors(archive: &Archive, allowed: &[String]) -> Result<Vec<PackT
 }
 
 /// The tensors of the dictionaries in the `archive` of `torch.save`, those of `top_level_key` where it is given, their
-/// data unread.
-///
-/// burn's reader does this too, but takes a dictionary's keys only as text and numbers; here whatever is no tensor under
-/// a text is passed over.
+/// data unread. Whatever is no tensor under a text is passed over.
 pub(super) fn state_dict(
     archive: &Archive,
     allowed: &[String],
@@ -196,9 +193,13 @@ impl<'a> Walk<'a> {
         let last = shape.iter().zip(&strides).try_fold(offset, |last, (size, stride)| {
             last.checked_add(size.saturating_sub(1).checked_mul(*stride)?)
         });
-        let is_empty = shape.contains(&0);
-        let fits = is_empty || last.is_some_and(|last| last < len);
-        let (Some(bytes), true) = (num_bytes(dtype, &[len]), fits && num_bytes(dtype, &shape).is_some()) else {
+        let end = if shape.contains(&0) {
+            Some(offset)
+        } else {
+            last.and_then(|last| last.checked_add(1))
+        };
+        let fits = num_bytes(dtype, &shape).is_some() && num_bytes(dtype, &[len]).is_some();
+        let Some(end) = end.filter(|&end| end <= len && fits) else {
             return Err(damaged(format!(
                 "tensor `{name}` of shape {shape:?} claims more than the {len} values of its storage"
             )));
@@ -208,9 +209,14 @@ impl<'a> Walk<'a> {
         self.tensors
             .push(bridge::deferred(name, dtype, declared.clone(), None, move || {
                 let size = dtype.size();
-                let stored = archive.bytes(&entry, 0, bytes).map_err(pack_error)?;
+                let stored = archive
+                    .bytes(&entry, (offset * size) as u64, ((end - offset) * size) as u64)
+                    .map_err(pack_error)?;
+                if is_row_major(&shape, &strides) {
+                    return Ok(TensorData::from_bytes(stored, declared.clone(), dtype));
+                }
                 let mut values = Vec::new();
-                gather(&shape, &strides, offset, &mut |at| {
+                gather(&shape, &strides, 0, &mut |at| {
                     values.extend_from_slice(&stored[at * size..(at + 1) * size]);
                 });
                 Ok(TensorData::from_bytes_vec(values, declared.clone(), dtype))
@@ -251,6 +257,17 @@ struct Parts {
     offset: usize,
     shape: Vec<usize>,
     strides: Vec<usize>,
+}
+
+/// Whether the values of `shape` lie one behind the other.
+fn is_row_major(shape: &[usize], strides: &[usize]) -> bool {
+    let mut next = 1;
+    shape.iter().zip(strides).rev().all(|(&size, &stride)| {
+        let fits = size <= 1 || stride == next;
+        // An empty tensor may have any other sizes.
+        next = size.wrapping_mul(next);
+        fits
+    })
 }
 
 fn dtype(storage: &str) -> Option<DType> {
