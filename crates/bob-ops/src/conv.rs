@@ -6,6 +6,8 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::Conv2d;
+#[cfg(feature = "flex")]
+use burn::tensor::Shape;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, module};
 
@@ -175,8 +177,11 @@ impl Operation for Conv {
 
     #[cfg(feature = "flex")]
     fn flex(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
-        let [outer, ..] = inputs[1].shape().dims::<4>();
-        self.finish.flex(&inputs, outer, keep, |finish| {
+        let [batch, height, width, _] = inputs[0].shape().dims();
+        let [outer, _, kernel_height, kernel_width] = inputs[1].shape().dims();
+        let [output_height, output_width] = self.options.output([height, width], [kernel_height, kernel_width]);
+        let shape = Shape::from([batch, output_height, output_width, outer]);
+        self.finish.flex(&inputs, shape, keep, |finish| {
             kernels::forward(&inputs[0], &inputs[1], &self.options, finish)
         })
     }

@@ -1,8 +1,14 @@
 //! What follows a product in the same pass: a residual is added, an activation applied.
+#![cfg_attr(
+    feature = "flex",
+    expect(unsafe_code, reason = "tasks write their parts of a second output")
+)]
 
 use burn::backend::DispatchTensor;
 #[cfg(feature = "flex")]
 use burn::backend::flex::FlexTensor;
+#[cfg(feature = "flex")]
+use burn::tensor::Shape;
 use burn::tensor::Tensor;
 
 use crate::Activation;
@@ -12,11 +18,12 @@ use crate::activation::each;
 use crate::aten::as_type_of;
 #[cfg(feature = "flex")]
 use crate::flex::{
+    buffer::{Shared, filled},
     dense,
-    elementwise::{map, zip},
+    elementwise::zip,
     isa::vectorized,
     sums::add_bias,
-    values,
+    tensor, values,
 };
 #[cfg(feature = "flex")]
 use crate::operation::FlexBackward;
@@ -100,48 +107,59 @@ impl Finish {
         self.residual.then_some(2 + usize::from(self.bias))
     }
 
-    /// Run a product into a new tensor: `product` is given what is to be done with every finished piece of a row, as
-    /// `(row, first column, values)`. Gives the output, and what the backward pass needs.
+    /// Run a product into a new tensor of `shape`: `product` is given what is to be done once with every finished piece of
+    /// a row, as `(row, first column, values)`. Gives the output, and what the backward pass needs.
     #[cfg(feature = "flex")]
     pub(crate) fn flex(
         self,
         inputs: &[FlexTensor],
-        columns: usize,
+        shape: Shape,
         keep: bool,
         product: impl FnOnce(&(dyn Fn(usize, usize, &mut [f32]) + Sync)) -> FlexTensor,
     ) -> (FlexTensor, Vec<FlexTensor>) {
+        let columns = shape[shape.num_dims() - 1];
         let bias = self.bias_index().map(|index| dense(&inputs[index]));
         let residual = self.residual_index().map(|index| dense(&inputs[index]));
         let bias = bias.as_ref().map(values);
         let residual = residual.as_ref().map(values);
-        // The backward pass needs what went into such an activation.
-        let later = self
-            .activation
-            .filter(|activation| keep && !activation.is_told_by_output());
-        let now = if later.is_some() { None } else { self.activation };
-        let output = product(&|row, first, out| {
-            vectorized(
-                #[inline(always)]
-                || {
-                    let count = out.len();
-                    add_bias(out, bias.map(|bias| &bias[first..first + count]));
-                    add_bias(
-                        out,
-                        residual.map(|residual| &residual[row * columns + first..][..count]),
-                    );
-                    if let Some(activation) = now {
-                        each!(activation, A => out.iter_mut().for_each(|x| *x = A.of(*x)));
-                    }
-                },
-            );
-        });
-        match (later, self.activation) {
-            (Some(activation), _) => {
-                let before = output.clone();
-                (each!(activation, A => map(output, |x| A.of(x))), vec![before])
+        let finished = |activated: Option<&Shared>| {
+            product(&|row, first, out| {
+                let start = row * columns + first;
+                let count = out.len();
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        add_bias(out, bias.map(|bias| &bias[first..first + count]));
+                        add_bias(out, residual.map(|residual| &residual[start..][..count]));
+                        match (self.activation, activated) {
+                            (None, _) => {}
+                            (Some(activation), None) => {
+                                each!(activation, A => out.iter_mut().for_each(|x| *x = A.of(*x)));
+                            }
+                            (Some(activation), Some(activated)) => {
+                                // SAFETY: a product finishes every value once, so nobody else has these.
+                                let to = unsafe { activated.slice(start..start + count) };
+                                each!(activation, A => to.iter_mut().zip(out.iter()).for_each(|(to, x)| *to = A.of(*x)));
+                            }
+                        }
+                    },
+                );
+            })
+        };
+        match self.activation {
+            // The backward pass needs what went into such an activation.
+            Some(activation) if keep && !activation.is_told_by_output() => {
+                let mut before = Vec::new();
+                let output = filled(shape.num_elements(), |output| {
+                    before.push(finished(Some(&Shared::new(output))));
+                });
+                (tensor(output, shape), before)
             }
-            (None, Some(_)) if keep => (output.clone(), vec![output]),
-            _ => (output, Vec::new()),
+            Some(_) if keep => {
+                let output = finished(None);
+                (output.clone(), vec![output])
+            }
+            _ => (finished(None), Vec::new()),
         }
     }
 

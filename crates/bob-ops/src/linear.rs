@@ -59,6 +59,11 @@ pub fn linear<const D: usize>(
     apply(Linear { finish }, inputs)
 }
 
+/// Values of a weight whose gradient may be computed the other way around, with its longer side across, and turned
+/// after: the columns of a wide matrix, which are the left rows of the product, lie badly in the cache.
+#[cfg(feature = "flex")]
+const SMALL: usize = 1 << 18;
+
 #[derive(Clone, Debug)]
 struct Linear {
     finish: Finish,
@@ -82,7 +87,7 @@ impl Operation for Linear {
         let rows = shape.num_elements() / weight.inner.max(1);
         let rank = shape.num_dims();
         shape[rank - 1] = weight.outer;
-        self.finish.flex(&inputs, weight.outer, keep, |finish| {
+        self.finish.flex(&inputs, shape.clone(), keep, |finish| {
             let left = Dense::rows(rows, weight.inner);
             tensor(product(values(&x), &left, &weight.right(), finish), shape)
         })
@@ -103,9 +108,18 @@ impl Operation for Linear {
         });
         let weight_grad = pass.wanted[1].then(|| {
             let x = dense(pass.input(0));
-            let left = Dense::columns(rows, inner);
-            let found = product(values(&x), &left, &Right::rows(values(&grad), outer), &nothing);
-            tensor(found, [inner, outer])
+            let columns_by_columns = |x: &FlexTensor, inner, grad: &FlexTensor, outer| {
+                let left = Dense::columns(rows, inner);
+                let found = product(values(x), &left, &Right::rows(values(grad), outer), &nothing);
+                tensor(found, [inner, outer])
+            };
+            if inner > outer && inner * outer <= SMALL {
+                let turned = columns_by_columns(&grad, outer, &x, inner);
+                let layout = turned.layout().permute(&[1, 0]);
+                dense(&turned.with_layout(layout))
+            } else {
+                columns_by_columns(&x, inner, &grad, outer)
+            }
         });
         let bias = || tensor(column_sums(values(&grad), outer), [outer]);
         self.finish.in_order(&pass, [x_grad, weight_grad], bias, grad.clone())

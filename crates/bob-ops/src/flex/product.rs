@@ -42,7 +42,7 @@ const MIN_TASK_COLUMNS: usize = 128;
 const TASKS: usize = 24;
 /// Parts that a long reduction is cut into at least and at most, and values of all their results.
 const PARTS: [usize; 2] = [8, 32];
-const PART_VALUES: usize = 1 << 20;
+const PART_VALUES: usize = 2 << 20;
 
 /// The left factor: where the values of every row lie.
 pub(crate) trait Rows: Sync {
@@ -541,7 +541,7 @@ fn task_size(rows: usize, columns: usize) -> [usize; 2] {
 fn parts(values: usize, blocks: usize) -> Option<usize> {
     let [fewest, most] = PARTS;
     let parts = (PART_VALUES / values).min(most);
-    (parts >= fewest && blocks >= 2 * parts).then_some(parts)
+    (parts >= fewest && blocks >= parts).then_some(parts)
 }
 
 /// The part of the result that one task computes.
