@@ -22,11 +22,23 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS = ["resnet50", "convnext_tiny", "vit_small_patch16_224", "swinv2_tiny_window8_256", "efficientnet_b0"]
+# One more of every other family that timm has.
+FAMILIES = [*MODELS, "mobilenetv2_100", "regnetx_004", "resnet50_clip", "vit_small_patch14_dinov2", "samvit_base_patch16",
+            "dm_nfnet_f0", "nfnet_l0", "nf_resnet50"]  # fmt: skip
 
 
 def side(model: str) -> int:
     """Side of the images in pixels."""
     return 256 if model.endswith("_256") else 224
+
+
+def network(model: str):
+    """timm's network, for images of `side`."""
+    import timm
+
+    # Those that want to know.
+    options = {"img_size": side(model)} if model.startswith(("vit_", "samvit_", "swinv2_")) else {}
+    return timm.create_model(model, pretrained=False, **options).eval()
 
 
 def peak_memory() -> int:
@@ -39,11 +51,10 @@ def peak_memory() -> int:
 
 def torch_child(model: str, batch: int, seconds: float, threads: int, dtype: str) -> None:
     """One measurement of PyTorch, printed as JSON."""
-    import timm
     import torch
 
     torch.set_num_threads(threads)
-    net = timm.create_model(model, pretrained=False).eval()
+    net = network(model)
     inputs = [torch.randn(batch, 3, side(model), side(model)) for _ in range(4)]
     if dtype == "bf16":
         net = net.to(memory_format=torch.channels_last)
@@ -77,7 +88,7 @@ def measure_bob(model: str, backend: str, batch: int, threads: int, dtype: str) 
     environment = {**os.environ, "RAYON_NUM_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
     out = subprocess.run(
         ["cargo", "xtask", "measure", "--backbone", f"{model}.random", "--mode", "infer", "--batch", str(batch),
-         "--backend", backend, "--dtype", dtype, "--json"],
+         "--size", str(side(model)), "--backend", backend, "--dtype", dtype, "--json"],
         check=True, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment,
     ).stdout  # fmt: skip
     found = json.loads(out)
@@ -130,7 +141,7 @@ def main() -> None:
         "| backbone | batch | PyTorch ms | MiB | " + " | ".join(f"{b} ms | {b} MiB | {b} ratio" for b in backends) + " |",
         "|---|---|---|---|" + "---|---|---|" * len(backends),
     ]
-    for model in arguments.model or MODELS:
+    for model in arguments.model or FAMILIES:
         for batch in arguments.batch or [8, 1]:
             reference, found = [], {backend: [] for backend in backends}
             for _ in range(arguments.rounds):
