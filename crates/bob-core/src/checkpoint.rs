@@ -29,7 +29,7 @@ pub struct Pretraining {
     pub style: Style,
     /// Name of the data, for example `imagenet-1k`; empty for random weights.
     pub data: String,
-    /// Number of distinct images, 0 for random weights.
+    /// Number of distinct images, 0 for random weights and where nobody says it.
     pub images: u64,
 }
 

@@ -169,6 +169,11 @@ pub(crate) fn lvd_142m() -> Pretraining {
     pretraining(Style::SelfSupervised, "lvd-142m", 142_000_000)
 }
 
+/// Images with what stands out in them; which and how many, nobody says.
+pub(crate) fn saliency() -> Pretraining {
+    pretraining(Style::Supervised, "saliency (undisclosed)", 0)
+}
+
 /// The images of Segment Anything with their masks, a rounded count.
 pub(crate) fn sa_1b() -> Pretraining {
     pretraining(Style::Supervised, "sa-1b", 11_000_000)

@@ -176,7 +176,7 @@ pub struct Contender {
     pub style: Option<String>,
     /// Pretraining data.
     pub pretraining_data: Option<String>,
-    /// Number of pretraining images.
+    /// Number of pretraining images, where it is known.
     pub pretraining_images: Option<u64>,
     /// Trainable parameters, classifier included.
     pub parameters: Option<u64>,

@@ -47,7 +47,7 @@ pub struct CheckpointRecord {
     pub style: String,
     /// Pretraining data.
     pub pretraining_data: String,
-    /// Number of pretraining images.
+    /// Number of pretraining images, 0 for random weights and where nobody says it.
     pub pretraining_images: u64,
     /// Number of trainable parameters, classifier included.
     pub parameters: u64,

