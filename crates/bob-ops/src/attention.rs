@@ -106,6 +106,10 @@ pub(crate) fn reference(qkv: Tensor<3>, heads: usize, scale: Option<Tensor<1>>, 
 /// The norm below which a query or key is not made longer (`torch.nn.functional.normalize`).
 pub(crate) const SMALLEST_NORM: f32 = 1e-12;
 
+/// A weight below it is zero: it has no bits left beside the others, which add up to one. A mask makes many of them, and
+/// processors multiply what is too small for a normal float32 a hundred times slower.
+pub(crate) const SMALLEST_WEIGHT: f32 = 1e-30;
+
 /// Inputs: qkv, the scale of cosine attention, the bias where there is one.
 #[derive(Clone, Debug)]
 struct Attention {
@@ -174,7 +178,7 @@ impl Operation for Attention {
                 .expand([batch / groups, groups, heads, tokens, tokens], false)
                 .reshape([batch, heads, tokens, tokens])
         });
-        let x = if self.cosine {
+        let (q, k, scale) = if self.cosine {
             let unit = |x: tch::Tensor| {
                 let norm = x
                     .norm_scalaropt_dim(2.0, [-1_i64].as_slice(), true)
@@ -182,14 +186,18 @@ impl Operation for Attention {
                 x / norm
             };
             let scale = as_type_of(&q, &inputs[1]).view([heads, 1, 1]);
-            let scores = unit(q).matmul(&unit(k).transpose(-2, -1)) * scale;
-            let scores = match bias {
-                Some(bias) => scores + bias,
-                None => scores,
-            };
-            scores.softmax(-1, None).matmul(&v)
+            (unit(q) * scale, unit(k), Some(1.0))
         } else {
-            tch::Tensor::scaled_dot_product_attention(&q, &k, &v, bias, 0.0, false, None, false)
+            (q, k, None)
+        };
+        let x = match bias {
+            // ATen's own attention would compose this too, with weights that a mask makes subnormal: products with them
+            // take four times as long.
+            Some(bias) if self.cosine && bias.requires_grad() => {
+                let weights = (q.matmul(&k.transpose(-2, -1)) + bias).softmax(-1, None);
+                weights.threshold(f64::from(SMALLEST_WEIGHT), 0.0).matmul(&v)
+            }
+            bias => tch::Tensor::scaled_dot_product_attention(&q, &k, &v, bias, 0.0, false, scale, false),
         };
         x.transpose(1, 2).reshape([batch, tokens, width / 3])
     }

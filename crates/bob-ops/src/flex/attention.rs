@@ -11,7 +11,7 @@ use super::isa::vectorized;
 use super::math::{exp, max, sum};
 use super::product::{Dense, Into, Right, Target, multiply_here};
 use super::{dense, tensor, values};
-use crate::attention::SMALLEST_NORM;
+use crate::attention::{SMALLEST_NORM, SMALLEST_WEIGHT};
 
 /// Queries whose scores are at hand at a time.
 const QUERIES: usize = 256;
@@ -189,6 +189,14 @@ impl<'a> Head<'a> {
     }
 }
 
+/// The exponential of a score less the largest, or less the logarithm of the sum.
+#[inline(always)]
+fn weight(score: f32) -> f32 {
+    let weight = exp(score);
+    // Of what is no number, still that.
+    if weight < SMALLEST_WEIGHT { 0.0 } else { weight }
+}
+
 fn blocks(tokens: usize) -> impl Iterator<Item = Range<usize>> {
     (0..tokens)
         .step_by(QUERIES)
@@ -226,7 +234,7 @@ pub(crate) fn forward(
                         || {
                             for (row, log_sum) in scores.chunks_exact_mut(tokens).zip(&mut log_sums[queries.clone()]) {
                                 let largest = max(row);
-                                row.iter_mut().for_each(|x| *x = exp(*x - largest));
+                                row.iter_mut().for_each(|x| *x = weight(*x - largest));
                                 let total = sum(tokens, |i| row[i]);
                                 let inverse = 1.0 / total;
                                 row.iter_mut().for_each(|x| *x *= inverse);
@@ -343,7 +351,7 @@ impl Head<'_> {
                 #[inline(always)]
                 || {
                     for (row, log_sum) in scores.chunks_exact_mut(tokens).zip(&log_sums[queries.clone()]) {
-                        row.iter_mut().for_each(|x| *x = exp(*x - log_sum));
+                        row.iter_mut().for_each(|x| *x = weight(*x - log_sum));
                     }
                 },
             );
@@ -428,5 +436,22 @@ impl Head<'_> {
             }
         }
         scale_grad
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_weight_is_subnormal() {
+        let check = |score: f32, expected: f32| assert_eq!(weight(score), expected, "{score}");
+        check(0.0, 1.0);
+        check(-69.5, 0.0);
+        check(-100.0, 0.0);
+        check(f32::NEG_INFINITY, 0.0);
+        // Also beside millions of others.
+        assert!(SMALLEST_WEIGHT / 1e7 > f32::MIN_POSITIVE);
+        assert!(weight(f32::NAN).is_nan());
     }
 }
