@@ -29,8 +29,8 @@ pub struct Pretraining {
     pub style: Style,
     /// Name of the data, for example `imagenet-1k`; empty for random weights.
     pub data: String,
-    /// Number of distinct images, 0 for random weights and where nobody says it.
-    pub images: u64,
+    /// Number of distinct images, 0 for random weights; none where nobody says it.
+    pub images: Option<u64>,
 }
 
 /// A named set of weights of one architecture, with all that is needed to use it.

@@ -110,11 +110,11 @@ pub(crate) fn remap_moco_v3(key: &str) -> String {
     key.strip_prefix("module.base_encoder.").unwrap_or(key).to_owned()
 }
 
-fn pretraining(style: Style, data: &str, images: u64) -> Pretraining {
+fn pretraining(style: Style, data: &str, images: impl Into<Option<u64>>) -> Pretraining {
     Pretraining {
         style,
         data: data.to_owned(),
-        images,
+        images: images.into(),
     }
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn lvd_142m() -> Pretraining {
 
 /// Images with what stands out in them; which and how many, nobody says.
 pub(crate) fn saliency() -> Pretraining {
-    pretraining(Style::Supervised, "saliency (undisclosed)", 0)
+    pretraining(Style::Supervised, "saliency (undisclosed)", None)
 }
 
 /// The images of Segment Anything with their masks, a rounded count.

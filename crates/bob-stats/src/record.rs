@@ -47,8 +47,8 @@ pub struct CheckpointRecord {
     pub style: String,
     /// Pretraining data.
     pub pretraining_data: String,
-    /// Number of pretraining images, 0 for random weights and where nobody says it.
-    pub pretraining_images: u64,
+    /// Number of pretraining images, 0 for random weights; none where nobody says it.
+    pub pretraining_images: Option<u64>,
     /// Number of trainable parameters, classifier included.
     pub parameters: u64,
     /// Multiply-accumulates of one image at the checkpoint's input size, where they could be counted.

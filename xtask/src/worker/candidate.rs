@@ -145,7 +145,7 @@ impl Candidate {
             pretraining: Pretraining {
                 style: Style::Random,
                 data: String::new(),
-                images: 0,
+                images: Some(0),
             },
             num_classes: NUM_CLASSES,
             license: String::new(),

@@ -2,17 +2,21 @@
 //!
 //! A text becomes entries, or an error that names the entry and the key. Nothing is read from disk here.
 
+mod origin;
+mod preprocess;
+mod pretraining;
+mod reading;
+
 use std::path::PathBuf;
 
-use bob_core::{
-    Checkpoint, CropMode, Interpolation, Preprocess, Pretraining, Source, Style, TomlError, UnknownName, find,
-    parse_toml,
-};
+use bob_core::{Checkpoint, Source, TomlError, UnknownName, find, parse_toml};
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 
+use self::origin::Origin;
+use self::preprocess::PreprocessFile;
+use self::pretraining::PretrainingFile;
+use self::reading::{Reading, RenameFile};
 use crate::registry::{self, CheckpointEntry};
-use crate::weights::{LoadOptions, Rename};
 
 /// A checkpoint that a TOML file describes.
 #[derive(Clone, Debug)]
@@ -125,59 +129,6 @@ struct EntryFile {
     top_level_key: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PreprocessFile {
-    input_size: Option<SizeFile>,
-    mean: Option<[f64; 3]>,
-    std: Option<[f64; 3]>,
-    interpolation: Option<String>,
-    crop_pct: Option<f64>,
-    crop_mode: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PretrainingFile {
-    style: Option<String>,
-    data: Option<String>,
-    images: Option<i64>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RenameFile {
-    prefix: Option<String>,
-    part: Option<String>,
-    to: String,
-}
-
-/// A side, or height and width.
-#[derive(Clone, Copy, Debug)]
-struct SizeFile([i64; 2]);
-
-impl<'de> Deserialize<'de> for SizeFile {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = SizeFile;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                f.write_str("a side in pixels, or [height, width]")
-            }
-
-            fn visit_i64<E>(self, side: i64) -> Result<SizeFile, E> {
-                Ok(SizeFile([side, side]))
-            }
-
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, sides: A) -> Result<SizeFile, A::Error> {
-                <[i64; 2]>::deserialize(serde::de::value::SeqAccessDeserializer::new(sides)).map(SizeFile)
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
 /// The checkpoints that `toml` describes; `origin` names the file in errors, and `taken` the names that are in use.
 ///
 /// # Errors
@@ -212,9 +163,6 @@ pub fn parse_own_checkpoints(
 
 /// Most classes of a classifier: forty times those of ImageNet-22k.
 const MAX_CLASSES: i64 = 1_000_000;
-/// Longest side of images, in pixels.
-const MAX_SIDE: i64 = 8192;
-
 impl EntryFile {
     fn judge(self, registered: &[CheckpointEntry]) -> Result<OwnCheckpoint, Fault> {
         check_name(&self.name)?;
@@ -295,168 +243,6 @@ fn check_name(name: &str) -> Result<(), Fault> {
     Err(Fault::value("name", name, expected))
 }
 
-/// Where the weights come from.
-struct Origin {
-    weights: OwnWeights,
-    sources: Vec<Source>,
-    file: String,
-    sha256: Option<String>,
-}
-
-impl Origin {
-    fn judge(
-        name: &str,
-        file: Option<PathBuf>,
-        sources: Option<Vec<Source>>,
-        sha256: Option<String>,
-        base: Option<&Checkpoint>,
-    ) -> Result<Self, Fault> {
-        let is_digest = |text: &String| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if let Some(found) = sha256.as_ref().filter(|text| !is_digest(text)) {
-            return Err(Fault::value(
-                "sha256",
-                found,
-                "64 hexadecimal digits, as `sha256sum` prints",
-            ));
-        }
-        let sha256 = sha256.map(|text| text.to_lowercase());
-        match (file, sources) {
-            (Some(_), Some(sources)) => {
-                let expected = "no `sources` beside a `file`";
-                Err(Fault::value("sources", sources, expected))
-            }
-            (Some(file), None) => Ok(Self {
-                file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-                weights: OwnWeights::File(file),
-                sources: Vec::new(),
-                sha256,
-            }),
-            (None, Some(sources)) => {
-                let inside = |source: &Source| match source {
-                    Source::Pip { path, .. }
-                    | Source::Npm { path, .. }
-                    | Source::Apt { path, .. }
-                    | Source::Hub { path, .. } => path.rsplit('/').next().unwrap_or_default().to_owned(),
-                };
-                let files: Vec<String> = sources.iter().map(inside).collect();
-                match files.first() {
-                    Some(file) if files.iter().all(|file| !["", ".", ".."].contains(&file.as_str())) => Ok(Self {
-                        weights: OwnWeights::Fetched(format!("{name}-{}", digest(&sources))),
-                        file: file.clone(),
-                        sources,
-                        sha256,
-                    }),
-                    _ => Err(Fault::value(
-                        "sources",
-                        sources,
-                        "at least one, each with the `path` of a file",
-                    )),
-                }
-            }
-            (None, None) => {
-                let base = base.ok_or(Fault::Missing { key: "file" })?;
-                Ok(Self {
-                    weights: OwnWeights::Fetched(base.name.clone()),
-                    sources: base.sources.clone(),
-                    file: base.file.clone(),
-                    sha256: sha256.or(base.sha256.clone()),
-                })
-            }
-        }
-    }
-}
-
-/// What tells sources from others, so that no file of other ones is taken for theirs.
-fn digest(sources: &[Source]) -> String {
-    let text = serde_json::to_vec(sources).expect("names and texts are JSON");
-    let digest = Sha256::digest(text);
-    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl PreprocessFile {
-    fn judge(self, base: Option<&Preprocess>) -> Result<Preprocess, Fault> {
-        const INTERPOLATIONS: [(&str, Interpolation); 2] = [
-            ("bilinear", Interpolation::Bilinear),
-            ("bicubic", Interpolation::Bicubic),
-        ];
-        const CROP_MODES: [(&str, CropMode); 3] = [
-            ("center", CropMode::Center),
-            ("squash", CropMode::Squash),
-            ("border", CropMode::Border),
-        ];
-        let input_size = match self.input_size {
-            None => None,
-            Some(SizeFile(sides)) if sides.iter().all(|side| (1..=MAX_SIDE).contains(side)) => {
-                Some(sides.map(|side| side as usize))
-            }
-            Some(SizeFile(sides)) => {
-                let expected = "a side of 1 to 8192 pixels, or [height, width]";
-                return Err(Fault::value("preprocess.input_size", sides, expected));
-            }
-        };
-        if let Some(mean) = self.mean
-            && !mean.iter().all(|value| (0.0..=1.0).contains(value))
-        {
-            let expected = "three numbers in [0, 1], of images whose values are in [0, 1]";
-            return Err(Fault::value("preprocess.mean", mean, expected));
-        }
-        if let Some(std) = self.std
-            && !std.iter().all(|value| (0.001..=1.0).contains(value))
-        {
-            let expected = "three numbers in [0.001, 1], of images whose values are in [0, 1]";
-            return Err(Fault::value("preprocess.std", std, expected));
-        }
-        if let Some(crop_pct) = self.crop_pct
-            && !(0.05..=1.0).contains(&crop_pct)
-        {
-            let expected = "a number in [0.05, 1], the share of the resized image that is kept";
-            return Err(Fault::value("preprocess.crop_pct", crop_pct, expected));
-        }
-        let interpolation = named(
-            "preprocess.interpolation",
-            "interpolation",
-            self.interpolation,
-            &INTERPOLATIONS,
-        )?;
-        let crop_mode = named("preprocess.crop_mode", "crop mode", self.crop_mode, &CROP_MODES)?;
-        Ok(Preprocess {
-            input_size: given("preprocess.input_size", input_size, base.map(|base| base.input_size))?,
-            interpolation: given(
-                "preprocess.interpolation",
-                interpolation,
-                base.map(|base| base.interpolation),
-            )?,
-            crop_pct: given("preprocess.crop_pct", self.crop_pct, base.map(|base| base.crop_pct))?,
-            crop_mode: crop_mode.or(base.map(|base| base.crop_mode)).unwrap_or_default(),
-            mean: given("preprocess.mean", self.mean, base.map(|base| base.mean))?,
-            std: given("preprocess.std", self.std, base.map(|base| base.std))?,
-        })
-    }
-}
-
-impl PretrainingFile {
-    fn judge(self, base: Option<&Pretraining>) -> Result<Pretraining, Fault> {
-        const STYLES: [(&str, Style); 5] = [
-            ("supervised", Style::Supervised),
-            ("self-supervised", Style::SelfSupervised),
-            ("vision-language", Style::VisionLanguage),
-            ("depth", Style::Depth),
-            ("generative", Style::Generative),
-        ];
-        let style = named("pretraining.style", "style", self.style, &STYLES)?;
-        let images = match self.images {
-            None => None,
-            Some(found) if found >= 1 => Some(found as u64),
-            Some(found) => return Err(Fault::value("pretraining.images", found, "at least 1")),
-        };
-        Ok(Pretraining {
-            style: given("pretraining.style", style, base.map(|base| base.style))?,
-            data: given("pretraining.data", self.data, base.map(|base| base.data.clone()))?,
-            images: given("pretraining.images", images, base.map(|base| base.images))?,
-        })
-    }
-}
-
 /// The value that `text` names.
 fn named<T: Copy>(
     key: &'static str,
@@ -472,61 +258,10 @@ fn named<T: Copy>(
     }
 }
 
-/// How the file is read, as it is written.
-struct Reading {
-    rename: Vec<RenameFile>,
-    ignored: Option<Vec<String>>,
-    allowed_globals: Option<Vec<String>>,
-    top_level_key: Option<String>,
-}
-
-impl Reading {
-    fn judge(self, base: Option<&LoadOptions>) -> Result<LoadOptions, Fault> {
-        let mut options = base.cloned().unwrap_or_default();
-        options.renames = self
-            .rename
-            .into_iter()
-            .map(RenameFile::judge)
-            .collect::<Result<_, _>>()?;
-        let is_pattern = |name: &String| {
-            let rest = name.strip_prefix('*').or(name.strip_suffix('*')).unwrap_or(name);
-            !rest.contains('*') && !name.is_empty()
-        };
-        if let Some(ignored) = self.ignored {
-            if let Some(found) = ignored.iter().find(|name| !is_pattern(name)) {
-                let expected = "a key of the file, or a key with one `*` at its start or end";
-                return Err(Fault::value("ignored", found, expected));
-            }
-            options.ignored = ignored;
-        }
-        if let Some(allowed) = self.allowed_globals {
-            options.allowed_globals = allowed;
-        }
-        if let Some(key) = self.top_level_key {
-            // Nothing, where the file that it is like nests its state dict and this one does not.
-            options.top_level_key = Some(key).filter(|key| !key.is_empty());
-        }
-        Ok(options)
-    }
-}
-
-impl RenameFile {
-    fn judge(self) -> Result<Rename, Fault> {
-        let shown = format!("{self:?}");
-        match (self.prefix, self.part) {
-            (Some(from), None) if from != self.to => Ok(Rename::Prefix { from, to: self.to }),
-            (None, Some(from)) if from != self.to && !from.is_empty() => Ok(Rename::Part { from, to: self.to }),
-            _ => Err(Fault::Value {
-                key: "rename",
-                found: shown,
-                expected: "`{ prefix = \"…\", to = \"…\" }` or `{ part = \"…\", to = \"…\" }` of two different texts",
-            }),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use bob_core::{CropMode, Preprocess};
+
     use super::*;
 
     /// Everything that an entry has to say which is like none.
@@ -553,6 +288,9 @@ pretraining = { style = "supervised", data = "mine", images = 123 }
         assert_eq!(checkpoint.preprocess.input_size, [224, 224]);
         assert_eq!(checkpoint.preprocess.crop_mode, CropMode::Center);
         assert_eq!(own.entry.options.ignored, ["*.num_batches_tracked"]);
+        assert_eq!(checkpoint.pretraining.images, Some(123));
+        let uncounted = parse(&WHOLE.replace(", images = 123", "")).expect("sound").remove(0);
+        assert_eq!(uncounted.entry.checkpoint.pretraining.images, None);
 
         let like = r#"
             [[checkpoint]]
@@ -609,7 +347,7 @@ pretraining = { style = "supervised", data = "mine", images = 123 }
 
     #[test]
     fn the_documented_example_is_sound() {
-        let guide = include_str!("../../../docs/adding-a-backbone.md");
+        let guide = include_str!("../../../../docs/adding-a-backbone.md");
         let (_, rest) = guide.split_once("```toml\n").expect("it has an example");
         let (example, _) = rest.split_once("```").expect("which ends");
         let own = parse_own_checkpoints(example, "mine.toml", &[]).unwrap_or_else(|error| panic!("{error}"));
@@ -761,7 +499,6 @@ pretraining = { style = "supervised", data = "mine", images = 123 }
             "",
             "`resnet50.mine`: key `preprocess.crop_pct` is missing; write it, or `like`",
         );
-        check(", images = 123", "", "key `pretraining.images` is missing");
         check("num_classes = 0", "", "key `num_classes` is missing");
         check("file = \"mine.pth\"", "", "key `file` is missing");
         check("architecture = \"resnet50\"", "", "key `architecture` is missing");

@@ -20,6 +20,7 @@ mod pytorch;
 mod rename;
 mod safetensors;
 mod source;
+mod tree;
 mod unpickle;
 
 use std::collections::BTreeMap;

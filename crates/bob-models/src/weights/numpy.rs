@@ -15,6 +15,7 @@ use burn::tensor::{BoolStore, Bytes, DType, Shape, TensorData};
 use super::error::damaged;
 use super::layout::permute;
 use super::source::{Archive, Source, num_bytes, pack_error};
+use super::tree::{Node, leaves};
 use super::unpickle::{Id, Pickle, Value, unpickle};
 use super::{WeightsErrorKind, pickle};
 
@@ -38,9 +39,6 @@ const FROZEN: &[&str] = &[
     "haiku._src.data_structures.FlatMapping",
     "haiku._src.data_structures.frozendict",
 ];
-
-/// Most dictionaries inside each other.
-const MAX_DEPTH: usize = 16;
 
 /// Whether an archive with the entries `names` is one of `numpy.savez`.
 pub(super) fn is_npz(names: &[String]) -> bool {
@@ -97,114 +95,77 @@ pub(super) fn pickled(path: &Path, len: u64, allowed: &[String]) -> Result<Vec<P
         ARRAYS.contains(&name) || FROZEN.contains(&name)
     })?;
     let pickle = unpickle(&mut open()?).map_err(pickle::in_pickle)?;
-    let mut walk = Walk {
-        source: Source::new(File::open(path)?, len),
-        pickle: &pickle,
-        left: pickle.len(),
-        tensors: Vec::new(),
+    let node = |id| {
+        let id = thawed(&pickle, id);
+        match pickle.get(id) {
+            Value::Dict(items) => Node::Branch(items),
+            _ if pickle.object(id).is_some() => Node::Leaf(id),
+            _ => Node::Other,
+        }
     };
-    walk.dictionary(pickle.root, "", 0)?;
-    if walk.tensors.is_empty() {
+    let leaves = leaves(&pickle, pickle.root, '/', node)?;
+    if leaves.is_empty() {
         return Err(WeightsErrorKind::UnknownFormat(
             "a bare pickle, which holds neither tensors of PyTorch nor arrays of numpy".to_owned(),
         ));
     }
-    Ok(walk.tensors)
+    let source = Source::new(File::open(path)?, len);
+    let tensor = |(name, id)| array(&source, &pickle, id, name);
+    leaves.into_iter().map(tensor).collect()
 }
 
-struct Walk<'a> {
-    source: Source,
-    pickle: &'a Pickle,
-    /// Items that may still be visited: a tree has no more than the pickle has values.
-    left: usize,
-    tensors: Vec<PackTensor>,
+/// The plain dictionary of one of Haiku's; anything else as it is.
+fn thawed(pickle: &Pickle, id: Id) -> Id {
+    match pickle.object(id) {
+        Some((class, [dictionary], _)) if FROZEN.contains(&class) => *dictionary,
+        _ => id,
+    }
 }
 
-impl Walk<'_> {
-    fn dictionary(&mut self, id: Id, path: &str, depth: usize) -> Result<(), WeightsErrorKind> {
-        let pickle = self.pickle;
-        let Value::Dict(items) = pickle.get(self.thawed(id)) else {
-            return Ok(());
-        };
-        if depth > MAX_DEPTH {
-            return Err(damaged(format!("its dictionaries nest deeper than {MAX_DEPTH}")));
-        }
-        for &(key, value) in items {
-            self.left = self
-                .left
-                .checked_sub(1)
-                .ok_or_else(|| damaged("its dictionaries repeat themselves"))?;
-            let Some(key) = pickle.text(key) else { continue };
-            let name = if path.is_empty() {
-                key.to_owned()
-            } else {
-                format!("{path}/{key}")
-            };
-            if pickle.object(self.thawed(value)).is_some() {
-                self.array(value, name)?;
-            } else {
-                self.dictionary(value, &name, depth + 1)?;
-            }
-        }
-        Ok(())
+/// The array `id` of a pickle in the file `source`.
+fn array(source: &Source, pickle: &Pickle, id: Id, name: String) -> Result<PackTensor, WeightsErrorKind> {
+    let (array, start, len) = parts(pickle, id).ok_or_else(|| WeightsErrorKind::Tensor {
+        key: name.clone(),
+        reason: "its pickle describes no plain array".to_owned(),
+    })?;
+    if num_bytes(array.dtype, &array.shape) != Some(len) {
+        return Err(damaged(format!(
+            "array `{name}` of shape {:?} has {len} bytes",
+            array.shape
+        )));
     }
+    let source = source.clone();
+    Ok(array.tensor(name, move || source.bytes(start, len).map(Bytes::from_bytes_vec)))
+}
 
-    /// The plain dictionary of one of Haiku's; anything else as it is.
-    fn thawed(&self, id: Id) -> Id {
-        match self.pickle.object(id) {
-            Some((class, [dictionary], _)) if FROZEN.contains(&class) => *dictionary,
-            _ => id,
-        }
+/// The array, and where its bytes lie.
+fn parts(pickle: &Pickle, id: Id) -> Option<(Array, u64, u64)> {
+    let (function, _, state) = pickle.object(id)?;
+    if !function.ends_with(".multiarray._reconstruct") {
+        return None;
     }
-
-    fn array(&mut self, id: Id, name: String) -> Result<(), WeightsErrorKind> {
-        let (array, start, len) = self.parts(id).ok_or_else(|| WeightsErrorKind::Tensor {
-            key: name.clone(),
-            reason: "its pickle describes no plain array".to_owned(),
-        })?;
-        if num_bytes(array.dtype, &array.shape) != Some(len) {
-            return Err(damaged(format!(
-                "array `{name}` of shape {:?} has {len} bytes",
-                array.shape
-            )));
-        }
-        let source = self.source.clone();
-        self.tensors
-            .push(array.tensor(name, move || source.bytes(start, len).map(Bytes::from_bytes_vec)));
-        Ok(())
-    }
-
-    /// The array, and where its bytes lie.
-    fn parts(&self, id: Id) -> Option<(Array, u64, u64)> {
-        let pickle = self.pickle;
-        let (function, _, state) = pickle.object(id)?;
-        if !function.ends_with(".multiarray._reconstruct") {
-            return None;
-        }
-        // (version, shape, type, whether in Fortran's order, bytes)
-        let [_, shape, dtype, is_fortran, bytes] = pickle.tuple(state?)? else {
-            return None;
-        };
-        let (class, arguments, dtype_state) = pickle.object(*dtype)?;
-        // (version, byte order, ...)
-        let [_, order, ..] = pickle.tuple(dtype_state?)? else {
-            return None;
-        };
-        let code = pickle.text(*arguments.first()?)?;
-        let (Value::Bool(is_fortran), Value::Bytes { start, len }) = (pickle.get(*is_fortran), pickle.get(*bytes))
-        else {
-            return None;
-        };
-        (class == "numpy.dtype").then_some((
-            Array {
-                dtype: dtype_of(pickle.text(*order)?, code)?,
-                shape: pickle.sizes(*shape)?,
-                is_fortran: *is_fortran,
-            },
-            *start,
-            *len,
-        ))
-    }
+    // (version, shape, type, whether in Fortran's order, bytes)
+    let [_, shape, dtype, is_fortran, bytes] = pickle.tuple(state?)? else {
+        return None;
+    };
+    let (class, arguments, dtype_state) = pickle.object(*dtype)?;
+    // (version, byte order, ...)
+    let [_, order, ..] = pickle.tuple(dtype_state?)? else {
+        return None;
+    };
+    let code = pickle.text(*arguments.first()?)?;
+    let (Value::Bool(is_fortran), Value::Bytes { start, len }) = (pickle.get(*is_fortran), pickle.get(*bytes)) else {
+        return None;
+    };
+    (class == "numpy.dtype").then_some((
+        Array {
+            dtype: dtype_of(pickle.text(*order)?, code)?,
+            shape: pickle.sizes(*shape)?,
+            is_fortran: *is_fortran,
+        },
+        *start,
+        *len,
+    ))
 }
 
 /// What is known of an array besides its name and data.

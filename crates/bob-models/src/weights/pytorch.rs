@@ -17,6 +17,7 @@ use super::error::damaged;
 use super::layout::gather;
 use super::pickle;
 use super::source::{Archive, num_bytes, pack_error};
+use super::tree::{Node, leaves};
 use super::unpickle::{Id, Pickle, Value, unpickle};
 
 /// What the module's classes are named below.
@@ -24,9 +25,6 @@ const CLASSES: &str = "__torch__.";
 
 /// Functions that rebuild lists of numbers, which are no parameters.
 const LISTS: &str = "torch.jit._pickle.";
-
-/// Most modules inside each other.
-const MAX_DEPTH: usize = 64;
 
 /// Whether an archive with the entries `names` is one of TorchScript: only those have constants.
 pub(super) fn is_torchscript(names: &[String]) -> bool {
@@ -38,9 +36,15 @@ pub(super) fn tensors(archive: &Archive, allowed: &[String]) -> Result<Vec<PackT
     let (folder, pickle) = read(archive, allowed, |name| {
         name.starts_with(CLASSES) || name.starts_with(LISTS)
     })?;
-    let mut walk = Walk::new(archive, &folder, &pickle);
-    walk.module(pickle.root, "", 0)?;
-    Ok(walk.tensors)
+    let storages = Storages {
+        archive,
+        folder: &folder,
+        pickle: &pickle,
+    };
+    storages.tensors(pickle.root, |id| match pickle.object(id) {
+        Some((class, _, Some(state))) if class.starts_with(CLASSES) => branch(&pickle, state),
+        _ => Node::Other,
+    })
 }
 
 /// The tensors of the dictionaries in the `archive` of `torch.save`, those of `top_level_key` where it is given, their
@@ -58,9 +62,12 @@ pub(super) fn state_dict(
             reason: "the file does not hold a dictionary there".to_owned(),
         })?,
     };
-    let mut walk = Walk::new(archive, &folder, &pickle);
-    walk.dictionary(root, "", 0)?;
-    Ok(walk.tensors)
+    let storages = Storages {
+        archive,
+        folder: &folder,
+        pickle: &pickle,
+    };
+    storages.tensors(root, |id| branch(&pickle, id))
 }
 
 /// The dictionary under `key` of that which `pickle` is.
@@ -96,87 +103,37 @@ fn read(
     Ok((name.trim_end_matches("data.pkl").to_owned(), pickle))
 }
 
-struct Walk<'a> {
+/// The items of a dictionary.
+fn branch(pickle: &Pickle, id: Id) -> Node<'_> {
+    match pickle.get(id) {
+        Value::Dict(items) => Node::Branch(items),
+        _ => Node::Other,
+    }
+}
+
+/// Where the values of a pickle's tensors lie.
+struct Storages<'a> {
     archive: &'a Archive,
     /// The folder of the pickle and the data.
     folder: &'a str,
     pickle: &'a Pickle,
-    /// Attributes that may still be visited: a tree has no more than the pickle has values.
-    left: usize,
-    tensors: Vec<PackTensor>,
 }
 
-impl<'a> Walk<'a> {
-    fn new(archive: &'a Archive, folder: &'a str, pickle: &'a Pickle) -> Self {
-        Self {
-            archive,
-            folder,
-            pickle,
-            left: pickle.len(),
-            tensors: Vec::new(),
-        }
-    }
-
-    /// Pass through the items of `id`, where it is a dictionary, and of those in it.
-    fn dictionary(&mut self, id: Id, path: &str, depth: usize) -> Result<(), WeightsErrorKind> {
-        let pickle = self.pickle;
-        if let Value::Dict(items) = pickle.get(id) {
-            self.items(items, path, depth, Self::dictionary)?;
-        }
-        Ok(())
-    }
-
-    /// Pass through the attributes of `id`, where it is a module, and of those in it.
-    fn module(&mut self, id: Id, path: &str, depth: usize) -> Result<(), WeightsErrorKind> {
-        let pickle = self.pickle;
-        let Some((class, _, Some(state))) = pickle.object(id) else {
-            return Ok(());
-        };
-        let Value::Dict(attributes) = pickle.get(state) else {
-            return Ok(());
-        };
-        if !class.starts_with(CLASSES) {
-            return Ok(());
-        }
-        self.items(attributes, path, depth, Self::module)
-    }
-
-    /// Take the tensors of `items`, and pass through the rest by `inner`.
-    fn items(
-        &mut self,
-        items: &[(Id, Id)],
-        path: &str,
-        depth: usize,
-        inner: fn(&mut Self, Id, &str, usize) -> Result<(), WeightsErrorKind>,
-    ) -> Result<(), WeightsErrorKind> {
-        let pickle = self.pickle;
-        if depth > MAX_DEPTH {
-            return Err(damaged(format!("its modules nest deeper than {MAX_DEPTH}")));
-        }
-        for &(key, value) in items {
-            self.left = self
-                .left
-                .checked_sub(1)
-                .ok_or_else(|| damaged("its modules repeat themselves"))?;
-            let Some(key) = pickle.text(key) else { continue };
-            let name = if path.is_empty() {
-                key.to_owned()
-            } else {
-                format!("{path}.{key}")
-            };
-            match pickle.object(value) {
-                Some(("torch._utils._rebuild_parameter", arguments, _)) => {
-                    let tensor = arguments.first().copied().unwrap_or(value);
-                    self.tensor(tensor, name)?;
-                }
-                Some((function, ..)) if function.starts_with("torch._utils._rebuild_") => self.tensor(value, name)?,
-                _ => inner(self, value, &name, depth + 1)?,
+impl<'a> Storages<'a> {
+    /// The tensors below `root`, whose branches `branch` knows.
+    fn tensors(&self, root: Id, branch: impl Fn(Id) -> Node<'a>) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+        let node = |id| match self.pickle.object(id) {
+            Some(("torch._utils._rebuild_parameter", arguments, _)) => {
+                Node::Leaf(arguments.first().copied().unwrap_or(id))
             }
-        }
-        Ok(())
+            Some((function, ..)) if function.starts_with("torch._utils._rebuild_") => Node::Leaf(id),
+            _ => branch(id),
+        };
+        let leaves = leaves(self.pickle, root, '.', node)?;
+        leaves.into_iter().map(|(name, id)| self.tensor(id, name)).collect()
     }
 
-    fn tensor(&mut self, id: Id, name: String) -> Result<(), WeightsErrorKind> {
+    fn tensor(&self, id: Id, name: String) -> Result<PackTensor, WeightsErrorKind> {
         let parts = self.parts(id).ok_or_else(|| WeightsErrorKind::Tensor {
             key: name.clone(),
             reason: "its pickle describes no plain tensor".to_owned(),
@@ -206,22 +163,20 @@ impl<'a> Walk<'a> {
         };
         let (archive, entry) = (self.archive.clone(), format!("{}data/{storage}", self.folder));
         let declared = Shape::from(shape.clone());
-        self.tensors
-            .push(bridge::deferred(name, dtype, declared.clone(), None, move || {
-                let size = dtype.size();
-                let stored = archive
-                    .bytes(&entry, (offset * size) as u64, ((end - offset) * size) as u64)
-                    .map_err(pack_error)?;
-                if is_row_major(&shape, &strides) {
-                    return Ok(TensorData::from_bytes(stored, declared.clone(), dtype));
-                }
-                let mut values = Vec::new();
-                gather(&shape, &strides, 0, &mut |at| {
-                    values.extend_from_slice(&stored[at * size..(at + 1) * size]);
-                });
-                Ok(TensorData::from_bytes_vec(values, declared.clone(), dtype))
-            }));
-        Ok(())
+        Ok(bridge::deferred(name, dtype, declared.clone(), None, move || {
+            let size = dtype.size();
+            let stored = archive
+                .bytes(&entry, (offset * size) as u64, ((end - offset) * size) as u64)
+                .map_err(pack_error)?;
+            if is_row_major(&shape, &strides) {
+                return Ok(TensorData::from_bytes(stored, declared.clone(), dtype));
+            }
+            let mut values = Vec::new();
+            gather(&shape, &strides, 0, &mut |at| {
+                values.extend_from_slice(&stored[at * size..(at + 1) * size]);
+            });
+            Ok(TensorData::from_bytes_vec(values, declared.clone(), dtype))
+        }))
     }
 
     fn parts(&self, id: Id) -> Option<Parts> {

@@ -162,10 +162,7 @@ fn contender(backbone: String, place: Option<RankedBackbone>, entered: &[&Record
         strongest,
         style: checkpoint.map(|checkpoint| checkpoint.style.clone()),
         pretraining_data: checkpoint.map(|checkpoint| checkpoint.pretraining_data.clone()),
-        pretraining_images: checkpoint
-            // Of some data nobody says how many there were.
-            .filter(|checkpoint| checkpoint.pretraining_images > 0 || checkpoint.style == "random")
-            .map(|checkpoint| checkpoint.pretraining_images),
+        pretraining_images: checkpoint.and_then(|checkpoint| checkpoint.pretraining_images),
         parameters: checkpoint.map(|checkpoint| checkpoint.parameters),
         macs: checkpoint.and_then(|checkpoint| checkpoint.macs),
         latency_p50_ms: cost("latency_p50_ms"),

@@ -23,7 +23,7 @@ fn record() -> Record {
             architecture: "resnet18".into(),
             style: "random".into(),
             pretraining_data: "none".into(),
-            pretraining_images: 0,
+            pretraining_images: Some(0),
             parameters: 11_689_512,
             macs: Some(1_814_073_344),
             folded: true,
