@@ -6,7 +6,8 @@
 Every round times PyTorch and each backend in turn, each in a process of its own, so that a drift of the machine meets all
 alike; the table gives the median of the rounds' ratios (time of bob / time of PyTorch: below 1 is faster) with their range.
 PyTorch runs `forward_head(forward_features(x), pre_logits=True)` under `inference_mode` on random weights: in float32
-channels-first, in bfloat16 under `torch.autocast` and channels-last.
+channels-first, in bfloat16 under `torch.autocast` and channels-last. Stable Diffusion is diffusers', whose packages
+`fixtures/make_models_diffusion.py` names; without them say by `--model` what is wanted.
 """
 
 import argparse
@@ -22,14 +23,16 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODELS = ["resnet50", "convnext_tiny", "vit_small_patch16_224", "swinv2_tiny_window8_256", "efficientnet_b0"]
-# One more of every other family that timm has.
+# Of diffusers and transformers.
+DIFFUSION = "stable_diffusion_v1"
+# One more of every other family.
 FAMILIES = [*MODELS, "mobilenetv2_100", "regnetx_004", "resnet50_clip", "vit_small_patch14_dinov2", "samvit_base_patch16",
-            "dm_nfnet_f0", "nfnet_l0", "nf_resnet50"]  # fmt: skip
+            "dm_nfnet_f0", "nfnet_l0", "nf_resnet50", DIFFUSION]  # fmt: skip
 
 
 def side(model: str) -> int:
     """Side of the images in pixels."""
-    return 256 if model.endswith("_256") else 224
+    return 256 if model.endswith("_256") or model == DIFFUSION else 224
 
 
 def network(model: str):
@@ -39,6 +42,20 @@ def network(model: str):
     # Those that want to know.
     options = {"img_size": side(model)} if model.startswith(("vit_", "samvit_", "swinv2_")) else {}
     return timm.create_model(model, pretrained=False, **options).eval()
+
+
+def embedder(model: str, memory_format):
+    """What makes embeddings of images: timm's network, or diffusers' with the embedding of the prompt at hand."""
+    if model == DIFFUSION:
+        sys.path.insert(0, str(REPOSITORY / "fixtures"))
+        from make_models_diffusion import IDS, full, outputs, prompt
+
+        autoencoder, unet, encoder = full()
+        context = prompt(encoder, IDS)
+        networks = [network.to(memory_format=memory_format) for network in (autoencoder, unet)]
+        return lambda images: outputs(*networks, context, images)["embedding"]
+    net = network(model).to(memory_format=memory_format)
+    return lambda images: net.forward_head(net.forward_features(images), pre_logits=True)
 
 
 def peak_memory() -> int:
@@ -54,21 +71,20 @@ def torch_child(model: str, batch: int, seconds: float, threads: int, dtype: str
     import torch
 
     torch.set_num_threads(threads)
-    net = network(model)
+    memory_format = torch.channels_last if dtype == "bf16" else torch.contiguous_format
+    embed = embedder(model, memory_format)
     inputs = [torch.randn(batch, 3, side(model), side(model)) for _ in range(4)]
-    if dtype == "bf16":
-        net = net.to(memory_format=torch.channels_last)
-        inputs = [images.contiguous(memory_format=torch.channels_last) for images in inputs]
+    inputs = [images.contiguous(memory_format=memory_format) for images in inputs]
     Path("/proc/self/clear_refs").write_text("5")
     times = []
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bf16"):
         warm = time.perf_counter()
         while time.perf_counter() - warm < seconds / 2:
-            net.forward_head(net.forward_features(inputs[0]), pre_logits=True)
+            embed(inputs[0])
         start = time.perf_counter()
         while time.perf_counter() - start < seconds or len(times) < 3:
             begin = time.perf_counter()
-            net.forward_head(net.forward_features(inputs[len(times) % 4]), pre_logits=True)
+            embed(inputs[len(times) % 4])
             times.append(time.perf_counter() - begin)
     print(json.dumps({"seconds": statistics.median(times), "peak": peak_memory(), "version": torch.__version__}))
 
@@ -134,7 +150,7 @@ def main() -> None:
         "",
         f"Made by `{' '.join(['python', 'benches/speed/forward.py', *sys.argv[1:]])}`.",
         f"{processor()}, {arguments.threads} threads, {arguments.dtype}, 224 px (256 for SwinV2), {arguments.rounds} "
-        "rounds in turn; PyTorch 2.9.1 eager + timm 1.0.31.",
+        "rounds in turn; PyTorch 2.9.1 eager + timm 1.0.31 (Stable Diffusion: diffusers 0.42.1, 256 px).",
         "Ratio: time of bob / time of PyTorch, median (range) of the rounds. "
         "MiB: peak of the whole process over the forward passes, the loaded model in it.",
         "",
