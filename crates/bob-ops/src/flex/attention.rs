@@ -10,6 +10,7 @@ use super::buffer::{Shared, filled};
 use super::isa::vectorized;
 use super::math::{exp, max, sum};
 use super::product::{Dense, Into, Right, Target, multiply_here};
+use super::sums::add_bias;
 use super::{dense, tensor, values};
 use crate::attention::{SMALLEST_NORM, SMALLEST_WEIGHT};
 
@@ -110,18 +111,24 @@ struct Units {
 impl Units {
     fn of(qkv: &[f32], sizes: Sizes, entry: usize, head: usize) -> Self {
         let Sizes { tokens, dim, .. } = sizes;
-        let mut inverse = Vec::with_capacity(2 * tokens);
+        let mut inverse = vec![0.0; 2 * tokens];
         let values = filled(2 * tokens * dim, |out| {
-            for part in 0..2 {
-                let start = sizes.part(entry, head, part);
-                for token in 0..tokens {
-                    let from = &qkv[start + token * 3 * sizes.width()..][..dim];
-                    let norm = sum(dim, |d| from[d] * from[d]).sqrt().max(SMALLEST_NORM);
-                    inverse.push(1.0 / norm);
-                    let out = &mut out[(part * tokens + token) * dim..][..dim];
-                    out.iter_mut().zip(from).for_each(|(out, x)| *out = x / norm);
-                }
-            }
+            vectorized(
+                #[inline(always)]
+                || {
+                    for part in 0..2 {
+                        let start = sizes.part(entry, head, part);
+                        for token in 0..tokens {
+                            let from = &qkv[start + token * 3 * sizes.width()..][..dim];
+                            let norm = sum(dim, |d| from[d] * from[d]).sqrt().max(SMALLEST_NORM);
+                            let at = part * tokens + token;
+                            inverse[at] = 1.0 / norm;
+                            let out = &mut out[at * dim..][..dim];
+                            out.iter_mut().zip(from).for_each(|(out, x)| *out = x * inverse[at]);
+                        }
+                    }
+                },
+            );
         });
         Self { values, inverse }
     }
@@ -176,14 +183,19 @@ impl<'a> Head<'a> {
             &Shared::new(out),
             target,
             Into::Overwrite,
-            &|row, first, out| match self.bias {
-                Some(bias) => {
-                    let bias = &bias[(queries.start + row) * tokens + first..];
-                    out.iter_mut()
-                        .zip(bias)
-                        .for_each(|(out, bias)| *out = *out * self.scale + bias);
-                }
-                None => out.iter_mut().for_each(|out| *out *= self.scale),
+            &|row, first, out| {
+                vectorized(
+                    #[inline(always)]
+                    || match self.bias {
+                        Some(bias) => {
+                            let bias = &bias[(queries.start + row) * tokens + first..][..out.len()];
+                            out.iter_mut()
+                                .zip(bias)
+                                .for_each(|(out, bias)| *out = *out * self.scale + bias);
+                        }
+                        None => out.iter_mut().for_each(|out| *out *= self.scale),
+                    },
+                );
             },
         );
     }
@@ -316,7 +328,7 @@ pub(crate) fn backward(
         scale_grad[head] += scale;
         if bias_wanted {
             let start = (task / (heads * rounds) * heads + head) * square;
-            super::sums::add_bias(&mut bias_grad[start..start + square], Some(&part));
+            add_bias(&mut bias_grad[start..start + square], Some(&part));
         }
     }
     (
@@ -385,13 +397,13 @@ impl Head<'_> {
                             grads[i] = weights[i] * (grads[i] - mean);
                         }
                     }
+                    if !bias_grad.is_empty() {
+                        let part = &mut bias_grad[queries.start * tokens..queries.end * tokens];
+                        add_bias(part, Some(score_grads));
+                    }
+                    score_grads.iter_mut().for_each(|grad| *grad *= self.scale);
                 },
             );
-            if !bias_grad.is_empty() {
-                let part = &mut bias_grad[queries.start * tokens..queries.end * tokens];
-                super::sums::add_bias(part, Some(score_grads));
-            }
-            score_grads.iter_mut().for_each(|grad| *grad *= self.scale);
             let starts = [self.k.start];
             let left = Dense::rows(queries.len(), tokens);
             let right = self.k.right(&starts, dim);
@@ -416,25 +428,30 @@ impl Head<'_> {
         let Sizes { tokens, dim, .. } = self.sizes;
         assert_eq!(qkv.len(), out.len());
         let mut scale_grad = 0.0;
-        for part in 0..2 {
-            let start = self.sizes.part(entry, head, part);
-            for token in 0..tokens {
-                let from = start + token * 3 * self.sizes.width();
-                // SAFETY: the rows of this entry and head belong to this task alone.
-                let grad = unsafe { out.slice(from..from + dim) };
-                let unit = &units.values[(part * tokens + token) * dim..][..dim];
-                let along = sum(dim, |d| grad[d] * unit[d]);
-                if part == 0 {
-                    scale_grad += along / self.scale;
+        vectorized(
+            #[inline(always)]
+            || {
+                for part in 0..2 {
+                    let start = self.sizes.part(entry, head, part);
+                    for token in 0..tokens {
+                        let from = start + token * 3 * self.sizes.width();
+                        // SAFETY: the rows of this entry and head belong to this task alone.
+                        let grad = unsafe { out.slice(from..from + dim) };
+                        let unit = &units.values[(part * tokens + token) * dim..][..dim];
+                        let along = sum(dim, |d| grad[d] * unit[d]);
+                        if part == 0 {
+                            scale_grad += along / self.scale;
+                        }
+                        let inverse = units.inverse[part * tokens + token];
+                        // What is too short to be made one long was only divided by a constant.
+                        let along = if inverse >= 1.0 / SMALLEST_NORM { 0.0 } else { along };
+                        grad.iter_mut()
+                            .zip(unit)
+                            .for_each(|(grad, unit)| *grad = (*grad - unit * along) * inverse);
+                    }
                 }
-                let inverse = units.inverse[part * tokens + token];
-                // What is too short to be made one long was only divided by a constant.
-                let along = if inverse >= 1.0 / SMALLEST_NORM { 0.0 } else { along };
-                grad.iter_mut()
-                    .zip(unit)
-                    .for_each(|(grad, unit)| *grad = (*grad - unit * along) * inverse);
-            }
-        }
+            },
+        );
         scale_grad
     }
 }
