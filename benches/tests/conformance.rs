@@ -311,9 +311,11 @@ fn a_step_with_grad_checkpointing_is_the_same_step() {
                 families += 1;
                 let found = step(name, backbone, &tracked);
                 let expected = step(name, load(name, init, &tracked), &tracked);
+                // Without a graph, as a block is passed first, ATen attends with a bias by another kernel than with one.
+                let tolerance = if backend == BackendName::Tch { 1e-5 } else { 1e-6 };
                 for (found, expected) in found.iter().zip(&expected) {
                     let error = relative_error(found, expected);
-                    assert!(error <= 1e-6, "{backend} {name}: {error:.1e}");
+                    assert!(error <= tolerance, "{backend} {name}: {error:.1e}");
                 }
             }
         }

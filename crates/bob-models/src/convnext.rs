@@ -411,6 +411,7 @@ pub(crate) static FAMILY: Family = Family {
         },
     ],
     checkpoints,
+    remap: str::to_owned,
 };
 
 impl ConvNextConfig {

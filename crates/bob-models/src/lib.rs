@@ -36,7 +36,7 @@ pub use nfnet::{ChannelAttention, NormFreeNet, NormFreeNetConfig, NormFreeStem};
 pub use own::{OwnCheckpoint, OwnCheckpointError, OwnCheckpointFault, OwnWeights, parse_own_checkpoints};
 pub use registry::{
     Architecture, CheckpointEntry, CreateError, InitOptions, architectures, checkpoints, create, create_random,
-    family_of,
+    family_of, load_options,
 };
 pub use regnet::{RegNet, RegNetConfig};
 pub use resnet::{BlockType, ResNet, ResNetConfig, StemType};

@@ -52,6 +52,8 @@ pub(crate) struct Family {
     pub architectures: &'static [Architecture],
     /// Its checkpoints, one entry each.
     pub checkpoints: fn() -> Vec<CheckpointEntry>,
+    /// timm's key, or that of what the family follows, in the names of the fields.
+    pub remap: fn(&str) -> String,
 }
 
 /// Write the enum over the families, its delegation, and the ordered table of families.
@@ -137,10 +139,21 @@ pub fn architectures() -> Vec<Architecture> {
 
 /// The family of an architecture, the file of this crate that holds it.
 pub fn family_of(architecture: &str) -> Option<&'static str> {
+    find_family(architecture).map(|(name, _)| name)
+}
+
+fn find_family(architecture: &str) -> Option<(&'static str, &'static Family)> {
     let has = |family: &Family| family.architectures.iter().any(|one| one.name == architecture);
-    crate::families()
-        .into_iter()
-        .find_map(|(name, family)| has(family).then_some(name))
+    crate::families().into_iter().find(|(_, family)| has(family))
+}
+
+/// How a file is read that has the names of the reference for `architecture`.
+pub fn load_options(architecture: &str) -> weights::LoadOptions {
+    let options = weights::LoadOptions::default();
+    match find_family(architecture) {
+        Some((_, family)) => options.with_remap(family.remap),
+        None => options,
+    }
 }
 
 /// Every checkpoint, in the order of the families.

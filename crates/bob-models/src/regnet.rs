@@ -305,6 +305,7 @@ pub(crate) static FAMILY: Family = Family {
         }),
     ],
     checkpoints,
+    remap,
 };
 
 const fn regnet(name: &'static str, init: fn(&InitOptions, &Device) -> AnyBackbone) -> Architecture {

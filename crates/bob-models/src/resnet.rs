@@ -415,6 +415,7 @@ impl Backbone for ResNet {
 pub(crate) static FAMILY: Family = Family {
     architectures: &ARCHITECTURES,
     checkpoints,
+    remap: str::to_owned,
 };
 
 static ARCHITECTURES: [Architecture; 10] = [

@@ -406,6 +406,7 @@ pub(crate) static FAMILY: Family = Family {
         }),
     ],
     checkpoints,
+    remap: str::to_owned,
 };
 
 const fn clip(name: &'static str, size: usize, init: fn(&InitOptions, &Device) -> AnyBackbone) -> Architecture {

@@ -410,6 +410,7 @@ pub(crate) static FAMILY: Family = Family {
         }),
     ],
     checkpoints,
+    remap: str::to_owned,
 };
 
 const fn sam(name: &'static str, init: fn(&InitOptions, &Device) -> AnyBackbone) -> Architecture {

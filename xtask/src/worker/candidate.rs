@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use bob_core::{Backbone, Checkpoint, Cost, CostCounter, Preprocess, Pretraining, Style, UnknownName, find};
-use bob_models::weights::{self, LoadOptions, load_module};
+use bob_models::weights::{self, load_module};
 use bob_models::{
     AnyBackbone, Architecture, CheckpointEntry, InitOptions, OwnWeights, architectures, checkpoints, family_of,
-    parse_own_checkpoints,
+    load_options, parse_own_checkpoints,
 };
 use burn::tensor::Device;
 use serde_json::json;
@@ -258,8 +258,9 @@ impl Candidate {
     pub fn load(&self, file: Option<&Path>, seed: u64, device: &Device) -> Result<AnyBackbone> {
         match (file, &self.entry) {
             (Some(path), Some(entry)) => Ok(weights::load(self.skeleton(device), path, entry)?),
-            // A file of one's own in timm's names.
-            (Some(path), None) => Ok(load_module(self.skeleton(device), path, &LoadOptions::default())?.0),
+            (Some(path), None) => {
+                Ok(load_module(self.skeleton(device), path, &load_options(self.architecture.name))?.0)
+            }
             (None, _) => Ok(bob_models::create_random(
                 self.architecture.name,
                 &self.options(),

@@ -288,6 +288,7 @@ impl Backbone for EfficientNet {
 pub(crate) static FAMILY: Family = Family {
     architectures: &ARCHITECTURES,
     checkpoints: checkpoints::checkpoints,
+    remap: str::to_owned,
 };
 
 static ARCHITECTURES: [Architecture; 6] = [

@@ -59,6 +59,7 @@ pub(crate) static FAMILY: Family = Family {
         nfnet("test_nfnet", 160, |options, device| init(test(), options, device)),
     ],
     checkpoints,
+    remap: str::to_owned,
 };
 
 const fn nfnet(name: &'static str, size: usize, init: fn(&InitOptions, &Device) -> AnyBackbone) -> Architecture {

@@ -192,6 +192,10 @@ impl EntryFile {
                 return Err(Fault::value("num_classes", found, expected));
             }
         };
+        let read = match like {
+            Some(like) => like.options.clone(),
+            None => registry::load_options(&architecture),
+        };
         let from = Origin::judge(&self.name, self.file, self.sources, self.sha256, base)?;
         Ok(OwnCheckpoint {
             entry: CheckpointEntry {
@@ -217,7 +221,7 @@ impl EntryFile {
                     allowed_globals: self.allowed_globals,
                     top_level_key: self.top_level_key,
                 }
-                .judge(like.map(|like| &like.options))?,
+                .judge(read)?,
             },
             weights: from.weights,
             like: self.like,
@@ -289,6 +293,13 @@ pretraining = { style = "supervised", data = "mine", images = 123 }
         assert_eq!(checkpoint.preprocess.crop_mode, CropMode::Center);
         assert_eq!(own.entry.options.ignored, ["*.num_batches_tracked"]);
         assert_eq!(checkpoint.pretraining.images, Some(123));
+        let regnet = parse(&WHOLE.replace("resnet50", "regnetx_004"))
+            .expect("sound")
+            .remove(0);
+        assert_eq!(
+            (regnet.entry.options.remap)("s1.b1.conv1.bn.bias"),
+            "s1.0.conv1.bn.bias"
+        );
         let uncounted = parse(&WHOLE.replace(", images = 123", "")).expect("sound").remove(0);
         assert_eq!(uncounted.entry.checkpoint.pretraining.images, None);
 

@@ -22,8 +22,8 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    pub(super) fn judge(self, base: Option<&LoadOptions>) -> Result<LoadOptions, Fault> {
-        let mut options = base.cloned().unwrap_or_default();
+    /// `options`, but for what is written.
+    pub(super) fn judge(self, mut options: LoadOptions) -> Result<LoadOptions, Fault> {
         options.renames = self
             .rename
             .into_iter()

@@ -245,6 +245,7 @@ pub(crate) static FAMILY: Family = Family {
         },
     }],
     checkpoints,
+    remap: str::to_owned,
 };
 
 fn checkpoints() -> Vec<CheckpointEntry> {

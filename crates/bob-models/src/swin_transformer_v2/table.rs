@@ -54,6 +54,7 @@ pub(crate) static FAMILY: Family = Family {
         }),
     ],
     checkpoints,
+    remap: str::to_owned,
 };
 
 const fn swin(name: &'static str, size: usize, init: fn(&InitOptions, &Device) -> AnyBackbone) -> Architecture {

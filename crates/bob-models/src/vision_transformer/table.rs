@@ -90,6 +90,7 @@ pub(crate) static FAMILY: Family = Family {
         }),
     ],
     checkpoints,
+    remap: str::to_owned,
 };
 
 const fn vit(name: &'static str, size: usize, init: fn(&InitOptions, &Device) -> AnyBackbone) -> Architecture {
