@@ -163,6 +163,7 @@ pub fn parse_own_checkpoints(
 
 /// Most classes of a classifier: forty times those of ImageNet-22k.
 const MAX_CLASSES: i64 = 1_000_000;
+
 impl EntryFile {
     fn judge(self, registered: &[CheckpointEntry]) -> Result<OwnCheckpoint, Fault> {
         check_name(&self.name)?;
