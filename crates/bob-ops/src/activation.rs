@@ -66,7 +66,10 @@ impl Activation {
         match self {
             Self::Relu => relu(x),
             Self::Relu6 => x.clamp(0.0, 6.0),
-            Self::Silu => x / (1.0 + exp(-x)),
+            Self::Silu => {
+                let x = above_underflow(x);
+                x / (1.0 + exp(-x))
+            }
             Self::Gelu => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
             Self::GeluTanh => 0.5 * x * (1.0 + tanh(TANH[0] * (x + TANH[1] * x * x * x))),
         }
@@ -80,6 +83,7 @@ impl Activation {
             Self::Relu => f32::from(x > 0.0),
             Self::Relu6 => f32::from(x > 0.0 && x < 6.0),
             Self::Silu => {
+                let x = above_underflow(x);
                 let gate = sigmoid(x);
                 gate * (1.0 + x * (1.0 - gate))
             }
@@ -94,6 +98,13 @@ impl Activation {
             }
         }
     }
+}
+
+/// `x`, or where a SiLU has no more bits a value near: the exponential there stays at its limit, and `x` would not.
+#[cfg(feature = "flex")]
+#[inline(always)]
+fn above_underflow(x: f32) -> f32 {
+    if x < -100.0 { -100.0 } else { x }
 }
 
 /// `max(x, 0)` that keeps what is not a number.

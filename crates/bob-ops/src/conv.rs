@@ -18,7 +18,7 @@ use crate::epilogue::{Epilogue, Finish};
 use crate::flex::conv as kernels;
 #[cfg(feature = "flex")]
 use crate::operation::FlexBackward;
-use crate::operation::{Operation, apply, has_kernels};
+use crate::operation::{Operation, apply, check_size, has_kernels};
 
 /// How a kernel is laid over a map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,17 +58,23 @@ impl Conv2dOptions {
     }
 
     /// The same with the zeros that `padding` adds for a kernel of `kernel` over a map of `input`.
+    ///
+    /// # Panics
+    /// Where a stride, a dilation or a side of the kernel is zero, or the kernel's size overflows.
     pub fn padded(self, padding: &PaddingConfig2d, kernel: [usize; 2], input: [usize; 2]) -> Self {
         let padding = match padding {
             PaddingConfig2d::Valid => [[0, 0]; 2],
             PaddingConfig2d::Explicit(top, left, bottom, right) => [[*top, *bottom], [*left, *right]],
             // TensorFlow's: as many outputs as strides fit, the odd zero at the end.
-            PaddingConfig2d::Same => std::array::from_fn(|axis| {
-                let outputs = input[axis].div_ceil(self.stride[axis]);
-                let reach = self.dilation[axis] * (kernel[axis] - 1) + 1;
-                let needed = (outputs.saturating_sub(1) * self.stride[axis] + reach).saturating_sub(input[axis]);
-                [needed / 2, needed - needed / 2]
-            }),
+            PaddingConfig2d::Same => {
+                let reach = self.reach("conv2d", kernel);
+                std::array::from_fn(|axis| {
+                    let outputs = input[axis].div_ceil(self.stride[axis]);
+                    let before_last = outputs.saturating_sub(1) * self.stride[axis];
+                    let needed = before_last.saturating_add(reach[axis]).saturating_sub(input[axis]);
+                    [needed / 2, needed - needed / 2]
+                })
+            }
         };
         Self { padding, ..self }
     }
@@ -76,27 +82,42 @@ impl Conv2dOptions {
     /// Height and width of the output for a map of `input` and a kernel of `kernel`.
     ///
     /// # Panics
-    /// Where the kernel is larger than the padded map, or a stride or dilation is zero.
+    /// Where the kernel is larger than the padded map, a stride, a dilation or a side of the kernel is zero, or a size
+    /// overflows.
     pub fn output(&self, input: [usize; 2], kernel: [usize; 2]) -> [usize; 2] {
+        self.output_of("conv2d", input, kernel)
+    }
+
+    /// [`Self::output`] of `operation`, which a panic names.
+    pub(crate) fn output_of(&self, operation: &str, input: [usize; 2], kernel: [usize; 2]) -> [usize; 2] {
+        let (reach, padded) = (self.reach(operation, kernel), self.around(operation, input));
+        assert!(
+            padded[0] >= reach[0] && padded[1] >= reach[1],
+            "{operation}: a kernel of {kernel:?} does not fit a map of {input:?} with {self:?}"
+        );
+        std::array::from_fn(|axis| (padded[axis] - reach[axis]) / self.stride[axis] + 1)
+    }
+
+    /// Pixels from the first to the last that a kernel meets, both counted.
+    fn reach(&self, operation: &str, kernel: [usize; 2]) -> [usize; 2] {
         assert!(
             !self.stride.contains(&0) && !self.dilation.contains(&0) && !kernel.contains(&0),
-            "conv2d: a stride, a dilation or a kernel of zero: {self:?}, kernel {kernel:?}"
+            "{operation}: a stride, a dilation or a kernel of zero: {self:?}, kernel {kernel:?}"
         );
         std::array::from_fn(|axis| {
-            let [before, after] = self.padding[axis];
-            let reach = (kernel[axis] - 1)
-                .checked_mul(self.dilation[axis])
-                .and_then(|reach| reach.checked_add(1))
-                .expect("conv2d: the size of the kernel overflows");
-            let padded = input[axis]
-                .checked_add(before)
-                .and_then(|size| size.checked_add(after))
-                .expect("conv2d: the size of the padded map overflows");
-            assert!(
-                padded >= reach,
-                "conv2d: a kernel of {kernel:?} does not fit a map of {input:?} with {self:?}"
-            );
-            (padded - reach) / self.stride[axis] + 1
+            let last = (kernel[axis] - 1).checked_mul(self.dilation[axis]);
+            last.and_then(|last| last.checked_add(1))
+                .unwrap_or_else(|| panic!("{operation}: the size of a kernel of {kernel:?} overflows with {self:?}"))
+        })
+    }
+
+    /// Height and width of a map of `input` with its padding.
+    fn around(&self, operation: &str, input: [usize; 2]) -> [usize; 2] {
+        std::array::from_fn(|axis| {
+            let padded = self.padding[axis]
+                .iter()
+                .try_fold(input[axis], |size, zeros| size.checked_add(*zeros));
+            padded.unwrap_or_else(|| panic!("{operation}: the size of a map of {input:?} overflows with {self:?}"))
         })
     }
 }
@@ -110,7 +131,8 @@ impl Conv2dOptions {
 ///   - residual, output: `[batch, output_height, output_width, out]`
 ///
 /// # Panics
-/// Where the shapes or groups do not fit, or the kernel is larger than the padded map.
+/// Where the shapes or groups do not fit, the kernel is larger than the padded map, or the output or the padded map has
+/// more values than can be addressed.
 pub fn conv2d(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -130,8 +152,10 @@ pub fn conv2d(
     if let Some(bias) = &bias {
         assert_eq!(bias.dims(), [outer], "conv2d: the bias of {outer} channels");
     }
-    // Says what does not fit.
     let [output_height, output_width] = options.output([height, width], [kernel_height, kernel_width]);
+    let [padded_height, padded_width] = options.around("conv2d", [height, width]);
+    check_size("conv2d", &[batch, output_height, output_width, outer]);
+    check_size("conv2d", &[batch, padded_height, padded_width, channels]);
     if let Some(residual) = &epilogue.residual {
         let shape = [batch, output_height, output_width, outer];
         assert_eq!(residual.dims(), shape, "conv2d: the residual of an output of {shape:?}");

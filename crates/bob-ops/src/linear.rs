@@ -19,7 +19,7 @@ use crate::flex::{
 };
 #[cfg(feature = "flex")]
 use crate::operation::FlexBackward;
-use crate::operation::{Operation, apply, has_kernels};
+use crate::operation::{Operation, apply, check_size, has_kernels};
 
 /// `x · weight + bias` over the last dimension, and what follows it.
 ///
@@ -30,7 +30,7 @@ use crate::operation::{Operation, apply, has_kernels};
 ///   - residual, output: `[..., out]`
 ///
 /// # Panics
-/// Where the shapes do not fit.
+/// Where the shapes do not fit, or the output has more values than can be addressed.
 pub fn linear<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,
@@ -49,6 +49,7 @@ pub fn linear<const D: usize>(
         assert_eq!(bias.dims(), [outer], "linear: the weight has {:?}", weight.dims());
     }
     shape[D - 1] = outer;
+    check_size("linear", &shape);
     if let Some(residual) = &epilogue.residual {
         assert_eq!(residual.dims(), shape, "linear: the residual of an output of {shape:?}");
     }
@@ -84,8 +85,8 @@ impl Operation for Linear {
         let weight = Weight::of(&weight);
         let x = dense(&inputs[0]);
         let mut shape = x.shape();
-        let rows = shape.num_elements() / weight.inner.max(1);
         let rank = shape.num_dims();
+        let rows = shape[..rank - 1].iter().product();
         shape[rank - 1] = weight.outer;
         self.finish.flex(&inputs, shape.clone(), keep, |finish| {
             let left = Dense::rows(rows, weight.inner);
@@ -99,12 +100,13 @@ impl Operation for Linear {
         let weight = Weight::of(&weight);
         let (inner, outer) = (weight.inner, weight.outer);
         let grad = dense(&self.finish.flex_backward(&pass));
-        let rows = values(&grad).len() / outer.max(1);
+        let shape = pass.input(0).shape();
+        let rows = shape[..shape.num_dims() - 1].iter().product();
         let nothing = |_: usize, _: usize, _: &mut [f32]| {};
         let x_grad = pass.wanted[0].then(|| {
             let left = Dense::rows(rows, outer);
             let found = product(values(&grad), &left, &weight.transposed(), &nothing);
-            tensor(found, pass.input(0).shape())
+            tensor(found, shape.clone())
         });
         let weight_grad = pass.wanted[1].then(|| {
             let x = dense(pass.input(0));

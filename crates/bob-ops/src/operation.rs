@@ -237,17 +237,30 @@ impl<B: Kernels, O: Operation, const N: usize> Backward<B, N> for Rule<O> {
     }
 }
 
+/// The inputs, all of which must be what the first is known to be.
+#[cfg(feature = "flex")]
+fn float32<O: Operation>(operation: &O, inputs: Vec<FlexTensor>) -> Vec<FlexTensor> {
+    for (index, input) in inputs.iter().enumerate() {
+        let (name, dtype) = (operation.name(), input.dtype());
+        assert!(
+            dtype == DType::F32,
+            "{name}: input {index} is {dtype:?} and the first F32"
+        );
+    }
+    inputs
+}
+
 #[cfg(feature = "flex")]
 impl Kernels for Flex {
     type Kept = Vec<FlexTensor>;
     const KEEPS_INPUTS: bool = true;
 
     fn run<O: Operation>(operation: &O, inputs: Vec<FlexTensor>) -> FlexTensor {
-        operation.flex(inputs, false).0
+        operation.flex(float32(operation, inputs), false).0
     }
 
     fn run_and_keep<O: Operation>(operation: &O, inputs: Vec<FlexTensor>) -> (FlexTensor, Self::Kept) {
-        operation.flex(inputs, true)
+        operation.flex(float32(operation, inputs), true)
     }
 
     fn differentiate<O: Operation>(
@@ -266,6 +279,18 @@ impl Kernels for Flex {
     }
 
     conversions!(Flex);
+}
+
+/// That a tensor of `shape` has as many values of float32 as can be addressed.
+///
+/// # Panics
+/// Where it has more.
+pub(crate) fn check_size(operation: &str, shape: &[usize]) {
+    let values = shape.iter().try_fold(1_usize, |values, size| values.checked_mul(*size));
+    assert!(
+        values.is_some_and(|values| values <= isize::MAX as usize / size_of::<f32>()),
+        "{operation}: a tensor of {shape:?} has more values than can be addressed"
+    );
 }
 
 /// Whether tensors of `dtype` on `device` have kernels here; else the caller composes burn's own operations.

@@ -21,7 +21,7 @@ use crate::operation::{Operation, apply, has_kernels};
 ///   - output: `[batch, output_height, output_width, channels]`
 ///
 /// # Panics
-/// Where the window is larger than the padded map, or the padding more than half the window.
+/// Where the window is larger than the padded map, the padding more than half the window, or the stride zero.
 pub fn max_pool2d(x: Tensor<4>, kernel: usize, stride: usize, padding: usize) -> Tensor<4> {
     assert!(
         padding <= kernel / 2,
@@ -33,7 +33,9 @@ pub fn max_pool2d(x: Tensor<4>, kernel: usize, stride: usize, padding: usize) ->
         padding,
     };
     let [_, height, width, _] = x.dims();
-    operation.options().output([height, width], [kernel; 2]);
+    operation
+        .options()
+        .output_of("max_pool2d", [height, width], [kernel; 2]);
     if !has_kernels(&x.device(), x.dtype()) {
         return operation.reference(x);
     }

@@ -382,6 +382,94 @@ fn empty_batches_work() {
     assert_eq!(Activation::Gelu.forward(x).dims(), [0, 8, 8, 16]);
 }
 
+/// A sum of nothing is zero, and what follows it is done.
+#[test]
+fn a_linear_layer_of_no_inputs_gives_the_bias() {
+    let device = Device::flex().autodiff();
+    let bias = Tensor::<1>::from_data([1.0, -2.0], &device).require_grad();
+    let (x, weight) = (Tensor::<2>::zeros([3, 0], &device), Tensor::zeros([0, 2], &device));
+    for activation in [None, Some(Activation::Gelu)] {
+        let epilogue = Epilogue {
+            activation,
+            ..Epilogue::none()
+        };
+        let found = linear(x.clone(), weight.clone(), Some(bias.clone()), epilogue);
+        let expected = bias.clone().reshape([1, 2]).repeat_dim(0, 3);
+        let expected = activation.map_or(expected.clone(), |activation| activation.forward(expected));
+        assert_eq!(found.into_data(), expected.into_data());
+    }
+    // And none of nothing are none.
+    let x = Tensor::<2>::ones([3, 2], &device).require_grad();
+    let found = linear(x.clone(), Tensor::zeros([2, 0], &device), None, Epilogue::none());
+    let gradients = found.sum().backward();
+    let gradient = x.grad(&gradients).expect("a gradient").into_data();
+    assert_eq!(gradient, Tensor::<2>::zeros([3, 2], &device).into_data());
+}
+
+/// A stride beyond the map costs no more than the map.
+#[test]
+fn a_long_stride_meets_one_pixel() {
+    let device = Device::flex().autodiff();
+    let x = Tensor::<4>::ones([1, 3, 4, 16], &device).require_grad();
+    let options = Conv2dOptions {
+        stride: [1 << 40, 1 << 40],
+        ..Conv2dOptions::default()
+    };
+    let found = conv2d(
+        x.clone(),
+        Tensor::ones([5, 16, 1, 1], &device),
+        None,
+        options,
+        Epilogue::none(),
+    );
+    let gradients = found.sum().backward();
+    let gradient = x.grad(&gradients).expect("a gradient");
+    assert_eq!(
+        gradient.clone().slice([0..1, 0..1, 0..1]).sum().into_scalar::<f32>(),
+        80.0
+    );
+    assert_eq!(gradient.sum().into_scalar::<f32>(), 80.0);
+}
+
+#[test]
+fn a_scale_of_zero_has_a_gradient() {
+    let one_head = |x: &[Tensor<1>], operation: &dyn Fn(Tensor<3>, Tensor<1>) -> Tensor<3>| {
+        flat(operation(
+            x[0].clone().reshape([2, 5, 24]),
+            x[1].clone() - x[1].clone().detach(),
+        ))
+    };
+    check(
+        &[&[2, 5, 24], &[2]],
+        &|x| one_head(x, &|qkv, scale| cosine_attention(qkv, 2, scale, None)),
+        &|x| one_head(x, &|qkv, scale| attention::reference(qkv, 2, Some(scale), None)),
+        1e-5,
+    );
+}
+
+#[test]
+fn limits_are_met() {
+    let device = Device::flex().autodiff();
+    let x = Tensor::<1>::from_data([-1e37, -3e38, -100.0, 3e38], &device).require_grad();
+    let found = Activation::Silu.forward(x.clone());
+    let gradients = found.clone().sum().backward();
+    let check = |found: Tensor<1>, last: f32| {
+        let found = found.into_data();
+        let found = found.as_slice::<f32>().expect("floats");
+        assert!(
+            found[..3].iter().all(|x| x.abs() < 1e-35) && found[3] == last,
+            "{found:?}"
+        );
+    };
+    check(found, 3e38);
+    check(x.grad(&gradients).expect("a gradient"), 1.0);
+    let nothing = mean_pool(Tensor::zeros([2, 0, 3], &device)).into_data();
+    assert!(nothing.as_slice::<f32>().expect("floats").iter().all(|x| x.is_nan()));
+    let none = Tensor::<1>::zeros([0], &device);
+    let normed = group_norm(Tensor::zeros([1, 4, 4, 0], &device), none.clone(), none, 1, 1e-5, None);
+    assert_eq!(normed.dims(), [1, 4, 4, 0]);
+}
+
 /// A shape that does not fit names the operation.
 #[test]
 fn misfits_name_the_operation() {
@@ -423,6 +511,41 @@ fn misfits_name_the_operation() {
             Epilogue::none(),
         ))
     });
+    // What wraps around would be few values.
+    for (x, weight, groups, stride, padding) in [
+        ([1, 1, 1, 16], [3, 16, 1, 1], 1, [1, 1], [[1, 0], [0, usize::MAX / 6]]),
+        ([1, 1, 1, 2], [2, 1, 1, 1], 2, [1, 1], [[1, 0], [0, 1 << 63]]),
+        ([1, 1, 1, 4], [1, 4, 1, 1], 1, [1, 1 << 62], [[0, 0], [1 << 62, 0]]),
+    ] {
+        let options = Conv2dOptions {
+            stride,
+            padding,
+            groups,
+            ..Conv2dOptions::default()
+        };
+        let [x, weight] = [x, weight].map(|shape| Tensor::<4>::ones(shape, &device));
+        check("conv2d", &|| {
+            drop(conv2d(x.clone(), weight.clone(), None, options, Epilogue::none()));
+        });
+    }
+    check("max_pool2d", &|| drop(max_pool2d(maps(3), 2, 0, 0)));
+    check("linear", &|| {
+        let weight = Tensor::<2>::zeros([3, 4], &device).cast(burn::tensor::DType::F64);
+        drop(linear(maps(3), weight, None, Epilogue::none()));
+    });
+    for (resolution, size, shift) in [
+        ([4, 4], [0, 2], [0, 0]),
+        ([4, 4], [2, 2], [0, 4]),
+        ([0, 4], [2, 2], [0, 0]),
+    ] {
+        let windows = Windows {
+            resolution,
+            size,
+            shift,
+        };
+        check("windows", &|| drop(windows.partition(maps(3))));
+        check("windows", &|| drop(windows.merge(Tensor::zeros([4, 4, 3], &device))));
+    }
     check("linear", &|| {
         drop(linear(maps(3), Tensor::zeros([4, 4], &device), None, Epilogue::none()))
     });

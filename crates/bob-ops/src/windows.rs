@@ -16,7 +16,7 @@ use crate::operation::{Operation, apply, has_kernels};
 /// The map is first carried round by the shift, then padded with zeros at its ends to whole windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
-    /// Size of the map.
+    /// Size of the map, at least 1.
     pub resolution: [usize; 2],
     /// Size of a window, at least 1.
     pub size: [usize; 2],
@@ -35,6 +35,12 @@ impl Windows {
         self.size[0] * self.size[1]
     }
 
+    /// That there are windows, and the shift is one.
+    fn check(&self) {
+        let fits = |axis: usize| self.size[axis] > 0 && self.shift[axis] < self.resolution[axis];
+        assert!(fits(0) && fits(1), "windows: a map, windows and a shift of {self:?}");
+    }
+
     /// Tokens of padding at the end of each axis.
     fn padding(&self) -> [usize; 2] {
         let grid = self.grid();
@@ -48,8 +54,9 @@ impl Windows {
     ///   - output: `[batch * windows, area, channels]`
     ///
     /// # Panics
-    /// Where the map has another size.
+    /// Where the map has another size, a window none, or the shift is not below the map's size.
     pub fn partition(self, x: Tensor<4>) -> Tensor<3> {
+        self.check();
         let [_, height, width, _] = x.dims();
         assert_eq!(
             [height, width],
@@ -71,8 +78,9 @@ impl Windows {
     ///   - output: `[batch, height, width, channels]`
     ///
     /// # Panics
-    /// Where the windows are not of this size, or not those of whole maps.
+    /// Where the windows are not of this size, or not those of whole maps, or as [`Self::partition`].
     pub fn merge(self, x: Tensor<3>) -> Tensor<4> {
+        self.check();
         let [windows, area, _] = x.dims();
         let grid = self.grid();
         assert!(

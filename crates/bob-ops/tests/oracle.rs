@@ -532,14 +532,25 @@ struct Worst {
     place: String,
 }
 
-/// Compare every case of `folder` on `backend`, report every difference at once, and say what was compared.
-fn check(backend: BackendName, folder: &Path, at_least: usize) {
-    let bytes = std::fs::read(folder.join("ops.safetensors")).expect("make_ops.py writes `ops.safetensors`");
-    let file = SafeTensors::deserialize(&bytes).expect("make_ops.py writes safetensors");
-    let (_, header) = SafeTensors::read_metadata(&bytes).expect("it was just read");
+/// What `make_ops.py` wrote into `folder`.
+fn written(folder: &Path) -> Vec<u8> {
+    std::fs::read(folder.join("ops.safetensors")).expect("make_ops.py writes `ops.safetensors`")
+}
+
+/// The tensors of what was written, and the cases that they belong to.
+fn parsed(bytes: &[u8]) -> (SafeTensors<'_>, Vec<Case>) {
+    let file = SafeTensors::deserialize(bytes).expect("make_ops.py writes safetensors");
+    let (_, header) = SafeTensors::read_metadata(bytes).expect("it was just read");
     let metadata = header.metadata().as_ref().expect("make_ops.py describes its cases");
     assert_eq!(metadata["torch"], "2.9.1");
-    let cases: Vec<Case> = serde_json::from_str(&metadata["cases"]).expect("the cases have this test's layout");
+    let cases = serde_json::from_str(&metadata["cases"]).expect("the cases have this test's layout");
+    (file, cases)
+}
+
+/// Compare every case of `folder` on `backend`, report every difference at once, and say what was compared.
+fn check(backend: BackendName, folder: &Path, at_least: usize) {
+    let bytes = written(folder);
+    let (file, cases) = parsed(&bytes);
     assert!(cases.len() >= at_least, "only {} cases", cases.len());
     let device = device::select(backend).expect("the caller knows what is linked");
     let composed = backend == BackendName::Wgpu;
@@ -665,20 +676,67 @@ fn committed() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/ops"))
 }
 
-/// The committed cases, or all where there are.
-fn check_all(backend: BackendName) {
+/// The folder of all cases where there is one, else of the committed ones, and how many there are at least.
+fn folder() -> (PathBuf, usize) {
     match std::env::var_os("BOB_OPS_DIR") {
-        Some(folder) => check(backend, Path::new(&folder), 200),
+        Some(folder) => (folder.into(), 200),
         None => {
             eprintln!("BOB_OPS_DIR is not set: only the committed cases are checked");
-            check(backend, &committed(), 30);
+            (committed(), 30)
         }
     }
+}
+
+fn check_all(backend: BackendName) {
+    let (folder, at_least) = folder();
+    check(backend, &folder, at_least);
 }
 
 #[test]
 fn flex_equals_pytorch() {
     check_all(BackendName::Flex);
+}
+
+/// Every output and every gradient of a case.
+fn values(case: &Case, file: &SafeTensors, way: &Way) -> Vec<TensorData> {
+    let inputs = Inputs {
+        case,
+        file,
+        way,
+        leaves: RefCell::default(),
+    };
+    let Outcome { loss, outputs } = inputs.run();
+    let gradients = loss.filter(|_| inputs.is_autodiff()).map(|loss| loss.backward());
+    let mut values: Vec<_> = outputs.iter().map(|(_, output)| output()).collect();
+    let leaves = inputs.leaves.borrow();
+    values.extend(leaves.iter().filter_map(|leaf| (leaf.gradient)(gradients.as_ref()?)));
+    values
+}
+
+/// One, two and four threads give the same bits, and so does the same again.
+#[test]
+fn flex_gives_the_same_bits_on_any_number_of_threads() {
+    let bytes = written(&folder().0);
+    let (file, cases) = parsed(&bytes);
+    let pools = [1, 2, 4, 4].map(|threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        (threads, pool.build().expect("a pool"))
+    });
+    let device = Device::flex();
+    for case in &cases {
+        for device in [device.clone(), device.clone().autodiff()] {
+            let way = Way {
+                device,
+                view: View::Plain,
+                frozen: BTreeSet::new(),
+            };
+            let run = || values(case, &file, &way);
+            let expected = run();
+            for (threads, pool) in &pools {
+                assert!(pool.install(run) == expected, "{}, {way}, {threads} threads", case.name);
+            }
+        }
+    }
 }
 
 #[cfg(feature = "tch")]

@@ -98,6 +98,7 @@ struct Head<'a> {
     q: Part<'a>,
     k: Part<'a>,
     v: Part<'a>,
+    has_units: bool,
     scale: f32,
     bias: Option<&'a [f32]>,
 }
@@ -161,6 +162,7 @@ impl<'a> Head<'a> {
             q: part(0),
             k: part(1),
             v: part(2),
+            has_units: units.is_some(),
             scale: scale.map_or(1.0 / (sizes.dim as f32).sqrt(), |scale| scale[head]),
             bias: bias.map(|bias| {
                 let groups = bias.len() / (square * sizes.heads).max(1);
@@ -401,7 +403,10 @@ impl Head<'_> {
                         let part = &mut bias_grad[queries.start * tokens..queries.end * tokens];
                         add_bias(part, Some(score_grads));
                     }
-                    score_grads.iter_mut().for_each(|grad| *grad *= self.scale);
+                    // Where they are of length one, the scale comes with their lengths.
+                    if !self.has_units {
+                        score_grads.iter_mut().for_each(|grad| *grad *= self.scale);
+                    }
                 },
             );
             let starts = [self.k.start];
@@ -422,7 +427,8 @@ impl Head<'_> {
         }
     }
 
-    /// Turn the gradients of unit queries and keys in `out` into those of what they were, and give the scale's.
+    /// Turn the gradients of unit queries and keys in `out`, which lack the scale, into those of what they were, and
+    /// give the scale's.
     #[expect(unsafe_code, reason = "a task writes the rows of its own head")]
     fn through_units(&self, [entry, head]: [usize; 2], units: &Units, qkv: &[f32], out: &Shared) -> f32 {
         let Sizes { tokens, dim, .. } = self.sizes;
@@ -440,14 +446,15 @@ impl Head<'_> {
                         let unit = &units.values[(part * tokens + token) * dim..][..dim];
                         let along = sum(dim, |d| grad[d] * unit[d]);
                         if part == 0 {
-                            scale_grad += along / self.scale;
+                            scale_grad += along;
                         }
                         let inverse = units.inverse[part * tokens + token];
                         // What is too short to be made one long was only divided by a constant.
                         let along = if inverse >= 1.0 / SMALLEST_NORM { 0.0 } else { along };
+                        let factor = inverse * self.scale;
                         grad.iter_mut()
                             .zip(unit)
-                            .for_each(|(grad, unit)| *grad = (*grad - unit * along) * inverse);
+                            .for_each(|(grad, unit)| *grad = (*grad - unit * along) * factor);
                     }
                 }
             },

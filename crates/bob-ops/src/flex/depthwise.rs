@@ -47,16 +47,19 @@ impl Line<'_> {
         let mut n = 0;
         while n < self.pixels {
             let count = if inside.contains(&n) { inside.len() } else { 1 };
+            // From the first value to the end of the last pixel.
+            let span = |step: usize| (count - 1).checked_mul(step)?.checked_add(self.channels);
             some.clear();
             let met = self.taps.iter().filter(|tap| tap.pixels.contains(&n));
             some.extend(met.map(|tap| {
                 let from = usize::try_from(tap.from + (n * self.step) as isize).expect("the pixel meets the tap");
-                let last = from + (count - 1) * self.step + self.channels;
-                assert!(last <= self.from.len() && tap.weight + self.channels <= self.weight.len());
+                let last = span(self.step).and_then(|span| from.checked_add(span));
+                assert!(last.is_some_and(|last| last <= self.from.len()));
+                assert!(tap.weight + self.channels <= self.weight.len());
                 [from, tap.weight]
             }));
             let out = &mut out[n * out_step..];
-            assert!((count - 1) * out_step + self.channels <= out.len());
+            assert!(span(out_step).is_some_and(|last| last <= out.len()));
             // SAFETY: every tap's values, weights and the output are within their slices, as asserted.
             unsafe { self.run(&some, count, out.as_mut_ptr(), out_step) };
             n += count;

@@ -150,7 +150,7 @@ pub(crate) fn group_norm(
         let image = (height * width * channels).max(1);
         out.par_chunks_mut(image)
             .zip(from.par_chunks(image))
-            .zip(values(moments).par_chunks(2 * channels))
+            .zip(values(moments).par_chunks((2 * channels).max(1)))
             .for_each(|((out, from), moments)| {
                 let map = ChannelMap::of(moments, values(&gamma), values(&beta), epsilon);
                 affine(out, from, &map, activation);
@@ -223,7 +223,7 @@ pub(crate) fn group_norm_backward(
             .par_chunks_mut(image)
             .zip(values(&x).par_chunks(image))
             .zip(values(&grad).par_chunks(image))
-            .zip(values(moments).par_chunks(2 * channels))
+            .zip(values(moments).par_chunks((2 * channels).max(1)))
             .map(|(((out, x), grad), moments)| {
                 let map = ChannelMap::of(moments, values(&gamma), values(&beta), epsilon);
                 differentiate(out, x, grad, &map, channels / groups, activation)

@@ -102,19 +102,13 @@ impl Geometry {
     /// The classes of the input's pixels, all together every pixel once.
     pub(crate) fn classes(&self) -> Vec<Class> {
         let mut classes = Vec::new();
-        for down in 0..self.stride[0] {
-            for along in 0..self.stride[1] {
-                let remainder = [down, along];
-                let first: [usize; 2] = std::array::from_fn(|axis| {
-                    let stride = self.stride[axis];
-                    (remainder[axis] + stride - self.before[axis] % stride) % stride
-                });
-                let size: [usize; 2] = std::array::from_fn(|axis| {
-                    self.input[axis].saturating_sub(first[axis]).div_ceil(self.stride[axis])
-                });
-                if size.contains(&0) {
-                    continue;
-                }
+        // A stride may be longer than the map; every pixel is then a class.
+        for first_down in 0..self.stride[0].min(self.input[0]) {
+            for first_along in 0..self.stride[1].min(self.input[1]) {
+                let first = [first_down, first_along];
+                let remainder @ [down, along] =
+                    std::array::from_fn(|axis| (first[axis] + self.before[axis]) % self.stride[axis]);
+                let size = std::array::from_fn(|axis| (self.input[axis] - first[axis]).div_ceil(self.stride[axis]));
                 let met = |[i, j]: &[usize; 2]| {
                     i * self.dilation[0] % self.stride[0] == down && j * self.dilation[1] % self.stride[1] == along
                 };

@@ -97,7 +97,8 @@ pub(crate) fn max_pool_backward(
 pub(crate) fn mean_pool(x: &FlexTensor) -> FlexTensor {
     let [batch, tokens, channels] = x.shape().dims();
     let x = dense(x);
-    let mut sums = vec![0.0; batch * channels];
+    // Nothing has no mean.
+    let mut sums = vec![if tokens == 0 { f32::NAN } else { 0.0 }; batch * channels];
     sums.par_chunks_mut(channels.max(1))
         .zip(values(&x).par_chunks((tokens * channels).max(1)))
         .for_each(|(sums, x)| {

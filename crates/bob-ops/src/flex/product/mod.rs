@@ -1,0 +1,443 @@
+//! The one matrix kernel: rows that are gathered from a buffer, times a matrix.
+//!
+//! A row of the left factor is `taps` runs of `depth` values, each anywhere in the buffer or all zero. A linear layer
+//! has one tap; a convolution over maps with channels last has one per pixel of its kernel, so that neither a patch
+//! matrix nor a padded map is ever built (an indirect convolution: Dukhan, "The Indirect Convolution Algorithm",
+//! arXiv:1907.02129). The steps between the values of a run, and the factor on the right, may have any stride.
+//!
+//! Work is cut by shape alone and every output adds up its products in the order of the runs, so the result does not
+//! depend on the number of threads.
+#![expect(unsafe_code, reason = "pointers to rows, and pieces of one result")]
+
+mod operands;
+mod packed;
+mod tile;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::buffer::{Shared, filled};
+use super::isa::Isa;
+use super::sums::add_bias;
+use packed::{Packed, Run, blocks_of};
+use tile::{TILE_ROWS, Tile, panel_vectors};
+
+pub(crate) use operands::{Dense, Into, Right, Rows, Target};
+
+/// Rows of a task at most and at least, multiples of a tile's.
+const TASK_ROWS: usize = 24 * TILE_ROWS;
+const MIN_TASK_ROWS: usize = 3 * TILE_ROWS;
+/// Columns of a task at most and at least, multiples of every panel's width.
+const TASK_COLUMNS: usize = 384;
+const MIN_TASK_COLUMNS: usize = 128;
+/// Tasks that are enough to share out evenly.
+const TASKS: usize = 24;
+/// Parts that a long reduction is cut into at least and at most, and values of all their results.
+const PARTS: [usize; 2] = [8, 32];
+const PART_VALUES: usize = 2 << 20;
+
+/// `left · right`, on all cores; `finish(row, first column, values)` sees every finished piece of a row once.
+///
+/// # Panics
+/// Where a run of the left factor leaves `values`, the right factor its own, or the result `out`.
+pub(crate) fn multiply(
+    values: &[f32],
+    left: &impl Rows,
+    right: &Right,
+    out: &Shared,
+    target: Target,
+    into: Into,
+    finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
+) {
+    multiply_with(Isa::best(), true, values, left, right, out, target, into, finish);
+}
+
+/// The same into a new buffer, row after row.
+pub(crate) fn product(
+    values: &[f32],
+    left: &impl Rows,
+    right: &Right,
+    finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
+) -> Vec<f32> {
+    filled(left.count() * right.columns, |out| {
+        let target = Target::rows(0, right.columns);
+        multiply(values, left, right, &Shared::new(out), target, Into::Overwrite, finish);
+    })
+}
+
+/// The same on this thread alone, for a caller that has a task per product.
+pub(crate) fn multiply_here(
+    values: &[f32],
+    left: &impl Rows,
+    right: &Right,
+    out: &Shared,
+    target: Target,
+    into: Into,
+    finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
+) {
+    multiply_with(Isa::best(), false, values, left, right, out, target, into, finish);
+}
+
+#[expect(clippy::too_many_arguments, reason = "the two ways in differ by the first two")]
+fn multiply_with(
+    isa: Isa,
+    parallel: bool,
+    values: &[f32],
+    left: &impl Rows,
+    right: &Right,
+    out: &Shared,
+    target: Target,
+    into: Into,
+    finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
+) {
+    let (rows, columns) = (left.count(), right.columns);
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    assert!(isa.is_here(), "this processor has no {isa:?}");
+    assert_eq!(
+        right.starts.len(),
+        left.taps(),
+        "runs of the left and of the right factor"
+    );
+    assert!(target.holds(rows, columns, out.len()), "the target holds the product");
+    let blocks = blocks_of(left);
+    let longest = (0..left.taps()).map(|tap| left.depth(tap)).max().unwrap_or(0);
+    let zeros = vec![
+        0.0;
+        if longest == 0 {
+            0
+        } else {
+            (longest - 1) * left.step() + 1
+        }
+    ];
+    let product = Product {
+        isa,
+        values,
+        zeros: &zeros,
+        left,
+    };
+    if parallel && let Some(parts) = parts(rows * columns, blocks.len()) {
+        let sums = product.in_parts(right, &blocks, parts);
+        (0..rows).into_par_iter().for_each(|row| {
+            let start = target.locate(row);
+            // SAFETY: rows do not overlap (asserted), so nobody else has this one; its end is within `out`, as asserted.
+            let finished = unsafe { out.slice(start..start + columns) };
+            if into == Into::Overwrite {
+                finished.fill(0.0);
+            }
+            for sum in &sums {
+                add_bias(finished, Some(&sum[row * columns..][..columns]));
+            }
+            finish(row, 0, finished);
+        });
+        return;
+    }
+    let packed = Packed::new(right, blocks, isa, parallel);
+    let [task_rows, task_columns] = task_size(rows, columns);
+    let task = |row: usize, column: usize| {
+        let piece = Piece {
+            rows: row..(row + task_rows).min(rows),
+            columns: column..(column + task_columns).min(columns),
+        };
+        product.compute(&packed, out, target, into, &piece);
+        for row in piece.rows.clone() {
+            let start = target.locate(row);
+            // SAFETY: the ranges of rows and columns of two tasks are disjoint and rows do not overlap (asserted), so
+            // nobody else has this part of `out`; the end is within it, as asserted.
+            let finished = unsafe { out.slice(start + piece.columns.start..start + piece.columns.end) };
+            finish(row, piece.columns.start, finished);
+        }
+    };
+    let (down, across) = (rows.div_ceil(task_rows), columns.div_ceil(task_columns));
+    if parallel && down * across > 1 {
+        (0..down * across)
+            .into_par_iter()
+            .for_each(|i| task(i / across * task_rows, i % across * task_columns));
+    } else {
+        (0..down * across).for_each(|i| task(i / across * task_rows, i % across * task_columns));
+    }
+}
+
+/// Rows and columns of a task: as many as keep its left rows in the cache, fewer where there would be too few tasks to
+/// share out.
+fn task_size(rows: usize, columns: usize) -> [usize; 2] {
+    let mut size = [TASK_ROWS, TASK_COLUMNS];
+    let count = |size: [usize; 2]| rows.div_ceil(size[0]) * columns.div_ceil(size[1]);
+    while count(size) < TASKS && size[0] > MIN_TASK_ROWS {
+        size[0] /= 2;
+    }
+    if count(size) < TASKS {
+        size[1] = MIN_TASK_COLUMNS;
+    }
+    size
+}
+
+/// How many parts the reduction of `blocks` blocks to `values` values is cut into, if it is: where the result is small
+/// and the reduction long, as of the gradient of a weight, tasks of rows and columns would each read both factors whole.
+fn parts(values: usize, blocks: usize) -> Option<usize> {
+    let [fewest, most] = PARTS;
+    let parts = (PART_VALUES / values).min(most);
+    (parts >= fewest && blocks >= parts).then_some(parts)
+}
+
+/// The part of the result that one task computes.
+struct Piece {
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+/// What all tasks of a product share.
+struct Product<'a, L> {
+    isa: Isa,
+    values: &'a [f32],
+    /// As long as the longest run.
+    zeros: &'a [f32],
+    left: &'a L,
+}
+
+impl<L: Rows> Product<'_, L> {
+    /// The sums of `parts` stretches of the reduction, each row after row; the right factor is packed where it is used.
+    fn in_parts(&self, right: &Right, blocks: &[Vec<Run>], parts: usize) -> Vec<Vec<f32>> {
+        let (rows, columns) = (self.left.count(), right.columns);
+        let whole = Piece {
+            rows: 0..rows,
+            columns: 0..columns,
+        };
+        blocks
+            .par_chunks(blocks.len().div_ceil(parts))
+            .map(|blocks| {
+                filled(rows * columns, |sum| {
+                    let sum = Shared::new(sum);
+                    for (i, block) in blocks.iter().enumerate() {
+                        let packed = Packed::new(right, vec![block.clone()], self.isa, false);
+                        let into = if i == 0 { Into::Overwrite } else { Into::Add };
+                        self.compute(&packed, &sum, Target::rows(0, columns), into, &whole);
+                    }
+                })
+            })
+            .collect()
+    }
+
+    /// Compute `piece` of the product with what is packed, which no other task may have.
+    fn compute(&self, packed: &Packed, out: &Shared, target: Target, into: Into, piece: &Piece) {
+        let &Self {
+            isa,
+            values,
+            zeros,
+            left,
+        } = self;
+        let width = panel_vectors(isa) * packed.lanes;
+        if packed.blocks.is_empty() && into == Into::Overwrite {
+            for row in piece.rows.clone() {
+                let start = target.locate(row);
+                // SAFETY: as in `multiply_with`: no other task has this part of `out`.
+                unsafe { out.slice(start + piece.columns.start..start + piece.columns.end) }.fill(0.0);
+            }
+        }
+        let mut table: Vec<*const f32> = Vec::new();
+        for (b, block) in packed.blocks.iter().enumerate() {
+            // Where every run of every tile of rows begins: [tile][run][row of the tile].
+            table.clear();
+            for tile in piece.rows.clone().step_by(TILE_ROWS) {
+                // Rows beyond the last are never stored; any address that may be read will do.
+                let origins: [_; TILE_ROWS] =
+                    std::array::from_fn(|row| left.origin((tile + row).min(piece.rows.end - 1)));
+                for run in block {
+                    for origin in origins {
+                        let start = match left.locate(origin, run.tap) {
+                            Some(start) => {
+                                let first = start + run.from * left.step();
+                                &values[first..=first + (run.len - 1) * left.step()]
+                            }
+                            None => zeros,
+                        };
+                        table.push(start.as_ptr());
+                    }
+                }
+            }
+            let accumulate = b > 0 || into == Into::Add;
+            let mut column = piece.columns.start;
+            while column < piece.columns.end {
+                let panel_width = width.min(packed.columns.next_multiple_of(packed.lanes) - column);
+                let inside = (packed.columns - column).min(panel_width);
+                let panel = packed.panel(b, column, panel_width);
+                for (i, tile) in piece.rows.clone().step_by(TILE_ROWS).enumerate() {
+                    let rows = (piece.rows.end - tile).min(TILE_ROWS);
+                    let work = Tile {
+                        runs: block,
+                        table: &table[i * block.len() * TILE_ROWS..][..block.len() * TILE_ROWS],
+                        step: left.step(),
+                        panel,
+                        to: std::array::from_fn(|row| {
+                            let start = target.locate((tile + row).min(piece.rows.end - 1)) + column;
+                            // SAFETY: `start` is within `out`: the target holds every row and column, as asserted.
+                            unsafe { out.pointer().add(start) }
+                        }),
+                        inside,
+                        accumulate,
+                    };
+                    // SAFETY: the table's runs were cut from slices that hold them (and `zeros` is as long as the longest
+                    // run), the panel has `width` values for every row of the block, the first `inside` columns at the
+                    // first `rows` of `to` are within `out` and belong to this task alone, and `isa` is here (asserted).
+                    unsafe { work.run(isa, rows, panel_width / packed.lanes) };
+                }
+                column += panel_width;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows in any order, some runs of which are zero.
+    struct Scattered {
+        count: usize,
+        depths: Vec<usize>,
+        step: usize,
+    }
+
+    impl Rows for Scattered {
+        type Origin = usize;
+
+        fn count(&self) -> usize {
+            self.count
+        }
+        fn taps(&self) -> usize {
+            self.depths.len()
+        }
+        fn depth(&self, tap: usize) -> usize {
+            self.depths[tap]
+        }
+        fn step(&self) -> usize {
+            self.step
+        }
+        fn origin(&self, row: usize) -> usize {
+            row
+        }
+        fn locate(&self, row: usize, tap: usize) -> Option<usize> {
+            ((row + tap) % 5 != 4).then_some((row * 7 + tap * 3) % 11)
+        }
+    }
+
+    fn check(isa: Isa, count: usize, depths: &[usize], step: usize, columns: usize, transposed: bool, into: Into) {
+        let value = |i: usize| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0;
+        let left = Scattered {
+            count,
+            depths: depths.to_vec(),
+            step,
+        };
+        let longest = depths.iter().copied().max().unwrap_or(0);
+        let values: Vec<f32> = (0..11 + longest * step + 1).map(value).collect();
+        let total: usize = depths.iter().sum();
+        let right: Vec<f32> = (0..total * columns).map(|i| value(i * 13 + 5)).collect();
+        let (row_stride, column_stride) = if transposed { (1, total) } else { (columns, 1) };
+        let starts: Vec<usize> = depths
+            .iter()
+            .scan(0, |sum, depth| {
+                *sum += depth;
+                Some((*sum - depth) * row_stride)
+            })
+            .collect();
+        let factor = Right {
+            values: &right,
+            starts: &starts,
+            row_stride,
+            column_stride,
+            columns,
+        };
+        // Room around every row that must stay as it is.
+        let stride = columns + 3;
+        let before: Vec<f32> = (0..2 + count * stride).map(|i| value(i * 3)).collect();
+        let mut found = before.clone();
+        let out = Shared::new(&mut found);
+        let target = Target::rows(2, stride);
+        multiply_with(isa, true, &values, &left, &factor, &out, target, into, &|_, _, _| {});
+        let mut expected: Vec<f64> = before.iter().map(|x| f64::from(*x)).collect();
+        for row in 0..count {
+            for column in 0..columns {
+                let mut sum = if into == Into::Add {
+                    expected[2 + row * stride + column]
+                } else {
+                    0.0
+                };
+                for (tap, depth) in depths.iter().enumerate() {
+                    let Some(start) = left.locate(row, tap) else { continue };
+                    for d in 0..*depth {
+                        let b = right[starts[tap] + d * row_stride + column * column_stride];
+                        sum += f64::from(values[start + d * step]) * f64::from(b);
+                    }
+                }
+                expected[2 + row * stride + column] = sum;
+            }
+        }
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            let error = (f64::from(*found) - expected).abs();
+            // A sum of hundreds has no digits for the absolute bound.
+            assert!(
+                error < 1e-4_f64.max(1e-6 * expected.abs()),
+                "{isa:?} {count}x{depths:?}x{columns}, value {i}: {found} for {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_multiplies() {
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_here()) {
+            for (count, depths, step, columns) in [
+                (1, &[1][..], 1, 1),
+                (6, &[3, 5], 1, 16),
+                (7, &[4, 4, 4], 2, 65),
+                (13, &[300], 1, 70),
+                (40, &[9, 1, 260], 3, 130),
+                (5, &[0], 1, 4),
+                (3, &[], 1, 9),
+                // So long that the reduction is cut.
+                (7, &[16_400, 5], 1, 17),
+            ] {
+                for transposed in [false, true] {
+                    for into in [Into::Overwrite, Into::Add] {
+                        check(isa, count, depths, step, columns, transposed, into);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "the target holds the product")]
+    fn a_target_that_is_too_small_is_refused() {
+        let mut out = [0.0; 5];
+        let right = Right::rows(&[1.0; 6], 3);
+        let left = Dense::rows(2, 2);
+        multiply_here(
+            &[1.0; 4],
+            &left,
+            &right,
+            &Shared::new(&mut out),
+            Target::rows(0, 3),
+            Into::Overwrite,
+            &|_, _, _| {},
+        );
+    }
+
+    #[test]
+    #[should_panic(expected = "range end index")]
+    fn a_run_beyond_the_values_is_refused() {
+        let mut out = [0.0; 6];
+        let right = Right::rows(&[1.0; 6], 3);
+        let left = Dense::rows(2, 2);
+        multiply_here(
+            &[1.0; 3],
+            &left,
+            &right,
+            &Shared::new(&mut out),
+            Target::rows(0, 3),
+            Into::Overwrite,
+            &|_, _, _| {},
+        );
+    }
+}
