@@ -2,10 +2,9 @@
 
 use bob_core::{Checkpoint, Preprocess, Pretraining, Source, Style};
 
-use crate::CheckpointEntry;
-use crate::weights::LoadOptions;
+use crate::{CheckpointEntry, load_options};
 
-/// One of timm's checkpoints; its own names, so that its file needs no remap.
+/// One of timm's checkpoints, whose file has the names of timm.
 pub(crate) struct TimmCheckpoint {
     /// `architecture.tag`.
     pub(crate) name: &'static str,
@@ -44,7 +43,7 @@ impl TimmCheckpoint {
                 license: self.license.to_owned(),
                 paper: self.paper.to_owned(),
             },
-            options: LoadOptions::default().with_ignored(ignored),
+            options: load_options(architecture).with_ignored(ignored),
         }
     }
 }
@@ -158,10 +157,9 @@ pub(crate) fn openai_clip() -> Pretraining {
     pretraining(Style::VisionLanguage, "openai-400m", 400_000_000)
 }
 
-/// Twelve data sets of depth, after ImageNet. Nobody prints how many images they have; half of them have 1.4 million
-/// (arXiv:2103.13413).
+/// Twelve data sets of depth, after ImageNet (arXiv:2307.14460, which does not say how many images they have).
 pub(crate) fn midas() -> Pretraining {
-    pretraining(Style::Depth, "midas-12", 1_400_000)
+    pretraining(Style::Depth, "midas-12", None)
 }
 
 /// DINOv2's curated images, a rounded count.

@@ -334,9 +334,7 @@ fn checkpoints() -> Vec<CheckpointEntry> {
             license: "MIT",
             paper: "2003.13678",
         };
-        checkpoint
-            .entry("regnet", &["*.num_batches_tracked"])
-            .with_options(|options| options.with_remap(remap))
+        checkpoint.entry("regnet", &["*.num_batches_tracked"])
     };
     vec![
         checkpoint("regnetx_002.pycls_in1k"),

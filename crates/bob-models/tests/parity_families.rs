@@ -323,8 +323,8 @@ fn nfnets_are_of_the_size_that_the_paper_prints() {
 }
 
 /// Parameters of the full-size members, of `num_classes` classes: `sum(p.numel() for p in model.parameters())` of
-/// `timm.create_model(name, num_classes=num_classes)`, timm 1.0.31. CLIP's are counted with their own projection. The
-/// last is `NormFreeNet(_dm_nfnet_cfg((8, 16, 48, 24)))`, as timm has no name for it, and Stable Diffusion's is what
+/// `timm.create_model(name, num_classes=num_classes)`, timm 1.0.31, or of `fixtures/oracle/architectures.py` where timm has
+/// no name for it. CLIP's are counted with their own projection. Stable Diffusion's is what
 /// `fixtures/oracle/stable_diffusion.py --count` counts in diffusers 0.42.1.
 const PARAMETERS: &[(&str, usize, usize)] = &[
     ("dm_nfnet_f0", 1000, 71_489_284),
@@ -337,6 +337,12 @@ const PARAMETERS: &[(&str, usize, usize)] = &[
     ("nf_resnet50", 1000, 25_557_032),
     ("nf_resnet101", 1000, 44_549_160),
     ("test_nfnet", 1000, 383_080),
+    ("nfnet_f1", 1000, 132_634_232),
+    ("nfnet_f2", 1000, 193_779_192),
+    ("nfnet_f3", 1000, 254_924_152),
+    ("nfnet_f4", 1000, 316_069_112),
+    ("nfnet_f5", 1000, 377_214_072),
+    ("nfnet_f6", 1000, 438_359_032),
     ("regnetx_002", 1000, 2_684_792),
     ("regnetx_004", 1000, 5_157_512),
     ("regnetx_006", 1000, 6_196_040),
@@ -347,10 +353,15 @@ const PARAMETERS: &[(&str, usize, usize)] = &[
     ("regnety_008", 1000, 6_263_168),
     ("convnext_large", 1000, 197_767_336),
     ("convnext_xlarge", 1000, 350_196_968),
+    ("convnext_small_vicregl", 1000, 50_210_152),
+    ("convnext_base_vicregl", 1000, 88_573_416),
+    ("convnext_xlarge_vicregl", 1000, 350_160_872),
+    ("swinv2_base_window12_192", 1000, 87_918_816),
     ("swinv2_large_window12_192", 1000, 196_739_932),
     ("swinv2_large_window12to16_192to256", 1000, 196_739_932),
     ("swinv2_large_window12to24_192to384", 1000, 196_739_932),
     ("vit_small_patch14_dinov2", 1000, 22_441_192),
+    ("vit_small_patch14_hf", 1000, 22_441_192),
     ("vit_base_patch14_dinov2", 1000, 87_348_712),
     ("vit_large_patch14_dinov2", 1000, 305_392_616),
     ("vit_giant_patch14_dinov2", 1000, 1_138_016_232),
@@ -361,6 +372,11 @@ const PARAMETERS: &[(&str, usize, usize)] = &[
     ("vit_small_patch8_224", 1000, 22_055_272),
     ("vit_base_patch8_224", 1000, 86_576_872),
     ("vit_large_patch14_clip_224", 1000, 304_204_776),
+    ("vit_small_patch16_224_mocov3", 1000, 22_050_664),
+    ("vit_base_patch16_224_mocov3", 1000, 86_567_656),
+    ("deit_base_patch16_224", 1000, 86_567_656),
+    ("tf_mobilenetv2_100", 1000, 3_504_872),
+    ("resnet50_sscd", 1000, 25_070_120),
     ("resnet50_clip", 0, 38_316_896),
     ("resnet101_clip", 0, 56_259_936),
     ("resnet50x4_clip", 0, 87_137_080),
@@ -368,6 +384,7 @@ const PARAMETERS: &[(&str, usize, usize)] = &[
     ("resnet50x64_clip", 0, 420_380_352),
     ("samvit_base_patch16", 0, 89_670_912),
     ("samvit_large_patch16", 0, 308_278_272),
+    ("samvit_huge_patch16", 0, 637_026_048),
     ("stable_diffusion_v1", 0, 505_937_104),
     ("dm_nfnet_f7", 1000, 499_504_088),
 ];
