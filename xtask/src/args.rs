@@ -121,6 +121,13 @@ pub struct BenchAll {
     /// Only data sets of the profile that match.
     #[arg(long, value_name = "GLOB")]
     pub dataset: Vec<String>,
+    /// Your own images instead of the profile's data sets: `train` and `test` (or `val`) with a folder a class, or the
+    /// folders of the classes alone, a fifth of which is then tested on.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["dataset", "fixtures"])]
+    pub images: Vec<PathBuf>,
+    /// Take N images of a split of `--images`, the classes in turn.
+    #[arg(long, value_name = "SPLIT=N", value_parser = split_limit, requires = "images")]
+    pub limit: Vec<(String, usize)>,
     /// Run every cell with the seeds 0 to N - 1.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub seeds: u64,
@@ -130,7 +137,7 @@ pub struct BenchAll {
     /// Folder of the records [default: target/bob/results].
     #[arg(long, value_name = "DIR")]
     pub results: Option<PathBuf>,
-    /// Say what would be run, and write nothing.
+    /// List every cell, done or not, and write nothing.
     #[arg(long)]
     pub dry_run: bool,
     /// Run again what is done.
@@ -346,6 +353,9 @@ pub struct Cell {
     /// Data set; none for a protocol that reads no images.
     #[arg(long, value_name = "NAME")]
     pub dataset: Option<String>,
+    /// Images of one's own instead.
+    #[arg(long, value_name = "DIR", conflicts_with = "dataset")]
+    pub images: Option<PathBuf>,
     /// Take N images of a split, the classes in turn.
     #[arg(long, value_name = "SPLIT=N", value_parser = split_limit)]
     pub limit: Vec<(String, usize)>,

@@ -144,7 +144,7 @@ fn balanced(set: &dyn ImageSet, size: usize, seed: u64, first: &BTreeSet<u32>) -
     indices
 }
 
-fn hash(purpose: &str, seed: u64, name: &str) -> u64 {
+pub(crate) fn hash(purpose: &str, seed: u64, name: &str) -> u64 {
     let digest = Sha256::new()
         .chain_update(purpose)
         .chain_update(seed.to_le_bytes())

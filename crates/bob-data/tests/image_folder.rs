@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bob_data::datasets::image_folder::{TestOrigin, train_and_test};
 use bob_data::{Dataset, ImageSet, datasets};
 
 fn fixtures(path: &str) -> PathBuf {
@@ -99,6 +100,57 @@ fn image_folders_of_every_nesting() {
             ("img2b/a.gif", 4),
         ],
     );
+}
+
+#[test]
+fn a_folder_has_train_and_test() {
+    let check = |files: &[&str], expected: Result<(TestOrigin, &[&str], &[&str]), &str>| {
+        let folder = tree(files);
+        let found = train_and_test(&folder.path().join("set"));
+        match (found, expected) {
+            (Ok((set, origin)), Ok((expected, train, test))) => {
+                assert_eq!(origin, expected);
+                assert_eq!(set.split_names(), ["train", "test"]);
+                assert_eq!(names(&*set.splits["train"]), train);
+                assert_eq!(names(&*set.splits["test"]), test);
+            }
+            (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
+            (found, expected) => panic!("found {found:?}, expected {expected:?}"),
+        }
+    };
+    let three = ["train/a/1.jpg", "val/a/2.jpg", "test/a/3.jpg"];
+    check(&three, Ok((TestOrigin::Test, &["a/1.jpg"], &["a/3.jpg"])));
+    check(&three[..2], Ok((TestOrigin::Val, &["a/1.jpg"], &["a/2.jpg"])));
+    check(&three[1..], Err("has `val` and `test`, and no `train`"));
+    check(&["a/1.jpg", "b/1.jpg"], Err("no class has two images"));
+    check(&["notes.txt"], Err("has no image"));
+}
+
+#[test]
+fn a_folder_without_splits_is_cut_the_same_way_every_time() {
+    let of = |class: &str, count: usize| (0..count).map(|i| format!("{class}/{i}.jpg")).collect::<Vec<_>>();
+    let files = [of("a", 10), of("b", 4), of("c", 1)].concat();
+    let check = |prefix: &str| {
+        let files: Vec<String> = files.iter().map(|file| format!("{prefix}{file}")).collect();
+        let folder = tree(&files.iter().map(String::as_str).collect::<Vec<_>>());
+        let (set, origin) = train_and_test(&folder.path().join("set")).expect("sound");
+        assert_eq!(origin, TestOrigin::Cut);
+        let [train, test] = ["train", "test"].map(|split| set.splits[split].clone());
+        let count =
+            |set: &dyn ImageSet| [0, 1, 2].map(|class| labels(set).iter().filter(|label| **label == class).count());
+        assert_eq!((count(&*train), count(&*test)), ([8, 3, 1], [2, 1, 0]));
+        let mut all = [names(&*train), names(&*test)].concat();
+        all.sort();
+        let mut expected = self::names(
+            &*datasets::image_folder::open(&folder.path().join("set"))
+                .expect("sound")
+                .splits[if prefix.is_empty() { "test" } else { "train" }],
+        );
+        expected.sort();
+        assert_eq!(all, expected);
+        names(&*test)
+    };
+    assert_eq!(check(""), check("train/"));
 }
 
 #[test]

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
+use bob_data::datasets::image_folder::{self, TestOrigin};
 use bob_data::{Dataset, DatasetInfo, datasets};
 
 use crate::args::Fetch;
 use crate::fetch::Fetcher;
+use crate::launch::Usage;
 use crate::places;
 use crate::worker::candidate::{Candidate, Candidates};
 
@@ -67,7 +69,11 @@ impl Store {
     }
 
     /// The data set, its files fetched where they are not there.
-    pub fn dataset(&self, info: &DatasetInfo) -> Result<Dataset> {
+    pub fn dataset(&self, source: &DataSource) -> Result<Dataset> {
+        let info = match source {
+            DataSource::Listed(info) => info,
+            DataSource::Folder { path, .. } => return Ok(open_folder(path)?.0),
+        };
         for (file, sources) in (info.files)() {
             self.fetcher.fetch(DATASETS, info.folder, &file, None, &sources)?;
         }
@@ -75,7 +81,11 @@ impl Store {
     }
 
     /// The data set where all its files are there, without fetching.
-    pub fn dataset_here(&self, info: &DatasetInfo) -> Result<Option<Dataset>> {
+    pub fn dataset_here(&self, source: &DataSource) -> Result<Option<Dataset>> {
+        let info = match source {
+            DataSource::Listed(info) => info,
+            DataSource::Folder { path, .. } => return Ok(Some(open_folder(path)?.0)),
+        };
         for (file, sources) in (info.files)() {
             if self
                 .fetcher
@@ -92,6 +102,78 @@ impl Store {
         let root = places::cache()?.join(DATASETS);
         datasets::open(info.name, &root).with_context(|| format!("data set `{}`", info.name))
     }
+}
+
+/// Where the images of a setting come from.
+#[derive(Clone, Debug)]
+pub enum DataSource {
+    /// A row of the table of data sets.
+    Listed(&'static DatasetInfo),
+    /// A folder of one's own.
+    Folder {
+        /// Name of the folder, which records and reports have.
+        name: String,
+        /// Where it is, from the root.
+        path: PathBuf,
+    },
+}
+
+impl DataSource {
+    /// The data set `name` of the table.
+    ///
+    /// # Errors
+    /// Where there is none, with the nearest name.
+    pub fn listed(name: &str) -> Result<Self> {
+        Ok(Self::Listed(datasets::info(name)?))
+    }
+
+    /// The folder at `path`.
+    ///
+    /// # Errors
+    /// Where it is none, or has a name that a data set of the table could have in a record.
+    pub fn folder(path: &Path) -> Result<Self> {
+        let found = path
+            .canonicalize()
+            .map_err(|error| Usage(format!("images `{}`: {error}", path.display())))?;
+        let name = found.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // A part of a data set is called by its name and the numbers of its images.
+        let taken = datasets::datasets().iter().map(|info| info.name).find(|known| {
+            let rest = name.strip_prefix(known);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        });
+        if let Some(taken) = taken {
+            let path = path.display();
+            return Err(Usage(format!(
+                "images `{path}`: records could not tell it from `{taken}`; rename it"
+            ))
+            .into());
+        }
+        if !found.is_dir() || name.is_empty() {
+            return Err(Usage(format!("images `{}`: expected a folder with a name", path.display())).into());
+        }
+        Ok(Self::Folder { name, path: found })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Listed(info) => info.name,
+            Self::Folder { name, .. } => name,
+        }
+    }
+
+    /// Its folder, where it is one's own.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Listed(_) => None,
+            Self::Folder { path, .. } => Some(path),
+        }
+    }
+}
+
+/// The images of a folder of one's own, and where those come from that are tested on.
+pub fn open_folder(path: &Path) -> Result<(Dataset, TestOrigin)> {
+    image_folder::train_and_test(path).with_context(|| format!("images `{}`", path.display()))
 }
 
 /// The file of a checkpoint of one's own, checked where its SHA-256 is given.
@@ -163,7 +245,7 @@ impl Wanted {
         match self {
             Self::Weights(candidate) => store.weights(&candidate)?.context("a checkpoint has a file"),
             Self::Dataset(info) => {
-                store.dataset(info)?;
+                store.dataset(&DataSource::Listed(info))?;
                 Ok(places::cache()?.join(DATASETS).join(info.folder))
             }
         }

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::dataset::{read, read_image};
-use crate::{DataError, Dataset, ImageSet, RgbImage};
+use crate::subset::hash;
+use crate::{DataError, Dataset, ImageSet, RgbImage, Subset};
 
 /// Folders that are splits.
 const SPLITS: [&str; 3] = ["train", "val", "test"];
@@ -69,6 +70,73 @@ pub fn open(root: &Path) -> Result<Dataset, DataError> {
         );
     }
     Ok(Dataset { name, classes, splits })
+}
+
+/// Where the images of [`train_and_test`]'s split `test` come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TestOrigin {
+    /// The folder `test`.
+    Test,
+    /// The folder `val`, as there is no `test`.
+    Val,
+    /// A fifth of every class of a folder without splits.
+    Cut,
+}
+
+/// [`open`] with the two splits that the tasks ask for, and where the second comes from.
+///
+/// `val` is taken for a `test` that is not there. Of a folder without splits, or with one, every class gives a fifth of
+/// its images, and at least one where it has two, to `test`: those with the smallest hashes of their names, so the cut
+/// is the same on every machine.
+///
+/// # Errors
+/// As [`open`]; where there is a `test` or `val` beside another split but no `train`, or no class has two images.
+pub fn train_and_test(root: &Path) -> Result<(Dataset, TestOrigin), DataError> {
+    let mut dataset = open(root)?;
+    let content = |reason: String| DataError::content(&dataset.name, reason);
+    let [train, val, test] = SPLITS.map(|split| dataset.splits.get(split).cloned());
+    let (train, test, origin) = match (train, test, val) {
+        (Some(train), Some(test), _) => (train, test, TestOrigin::Test),
+        (Some(train), None, Some(val)) => (train, val, TestOrigin::Val),
+        (None, Some(_), Some(_)) => {
+            let root = root.display();
+            return Err(content(format!("`{root}` has `val` and `test`, and no `train`")));
+        }
+        (Some(whole), None, None) | (None, Some(whole), None) | (None, None, Some(whole)) => {
+            let [train, test] = cut(&*whole);
+            if test.is_empty() {
+                return Err(content(
+                    "no class has two images, one to train on and one to test".to_owned(),
+                ));
+            }
+            let part = |indices| Arc::new(Subset::new(whole.clone(), indices)) as Arc<dyn ImageSet>;
+            (part(train), part(test), TestOrigin::Cut)
+        }
+        (None, None, None) => unreachable!("a folder opens with a split"),
+    };
+    dataset.splits = BTreeMap::from([("train".to_owned(), train), ("test".to_owned(), test)]);
+    Ok((dataset, origin))
+}
+
+/// Indices of the images that stay, and of a fifth of every class, both in order.
+fn cut(whole: &dyn ImageSet) -> [Vec<usize>; 2] {
+    let mut classes: BTreeMap<u32, Vec<(u64, usize)>> = BTreeMap::new();
+    for index in 0..whole.len() {
+        let place = (hash("test", 0, &whole.name(index)), index);
+        classes.entry(whole.label(index)).or_default().push(place);
+    }
+    let mut parts = [Vec::new(), Vec::new()];
+    for mut images in classes.into_values() {
+        images.sort_unstable();
+        let fifth = if images.len() < 2 { 0 } else { (images.len() / 5).max(1) };
+        for (place, (_, index)) in images.into_iter().enumerate() {
+            parts[usize::from(place < fifth)].push(index);
+        }
+    }
+    parts.each_mut().map(|part| {
+        part.sort_unstable();
+        std::mem::take(part)
+    })
 }
 
 /// Every image below `folder`, in the order of relative names, all with the label 0.

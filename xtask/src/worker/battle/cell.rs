@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use bob_classification::{Method, linear_probe};
 use bob_core::device::{BackendName, float_dtype, select};
 use bob_core::{Backbone, Embeddings, check_input_size};
-use bob_data::{CacheKey, EmbeddingCache, EvalTransform, ImageSet, Manifest, PassOrder, datasets, embed};
+use bob_data::{CacheKey, EmbeddingCache, EvalTransform, ImageSet, Manifest, PassOrder, embed};
 use bob_efficiency::memory::peak_resident_bytes;
 use bob_models::AnyBackbone;
 use bob_ood::{Predictions, ShiftedPredictions, ShiftedSet};
@@ -27,7 +27,7 @@ use crate::worker::environment::{adapter, environment, threads};
 use crate::worker::images::{Images, hex};
 use crate::worker::progress::Progress;
 use crate::worker::protocol::{Protocol, classifier_of};
-use crate::worker::provide::Store;
+use crate::worker::provide::{DataSource, Store};
 
 /// Images of one pass where embeddings are computed.
 const BATCH: usize = 8;
@@ -198,9 +198,14 @@ fn measured(args: &Cell) -> Result<Record> {
 }
 
 fn open_data(args: &Cell, protocol: &Protocol, store: &Store) -> Result<Data> {
-    match (&args.dataset, protocol.reads_images()) {
-        (Some(name), true) => {
-            let dataset = store.dataset(datasets::info(name)?)?;
+    let source = match (&args.dataset, &args.images) {
+        (Some(name), _) => Some(DataSource::listed(name)?),
+        (None, Some(path)) => Some(DataSource::folder(path)?),
+        (None, None) => None,
+    };
+    match (&source, protocol.reads_images()) {
+        (Some(source), true) => {
+            let dataset = store.dataset(source)?;
             Ok(Data::images(Images::open(
                 &dataset,
                 &args.limit.iter().cloned().collect(),
@@ -208,9 +213,9 @@ fn open_data(args: &Cell, protocol: &Protocol, store: &Store) -> Result<Data> {
             )?))
         }
         (None, false) => Ok(Data::noise(args.backend.as_str(), args.fixtures)),
-        (None, true) => Err(Usage(format!("protocol `{}` needs a --dataset", args.protocol)).into()),
+        (None, true) => Err(Usage(format!("protocol `{}` needs --dataset or --images", args.protocol)).into()),
         (Some(_), false) => Err(Usage(format!(
-            "protocol `{}` reads no images; leave --dataset out",
+            "protocol `{}` reads no images; leave --dataset and --images out",
             args.protocol
         ))
         .into()),

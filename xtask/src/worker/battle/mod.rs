@@ -52,7 +52,8 @@ fn plan(args: &BenchAll, store: &Store, results: &Path) -> Result<Plan> {
     }
     let profile = Profile::open(args)?;
     let plan = Plan::make(args, &profile, store, results, false)?;
-    if profile.is_built_in() && args.dataset.is_empty() && plan.is_without_data() {
+    let asks_for_data = !args.dataset.is_empty() || !args.images.is_empty();
+    if profile.is_built_in() && !asks_for_data && plan.is_without_data() {
         return plan_on_fixtures(args, &Store::new(true)?, results, &plan.missing_data);
     }
     plan.checked(args)

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bob_data::Dataset;
+use bob_data::datasets::image_folder::TestOrigin;
 use bob_stats::Record;
 
 use crate::args::{BenchAll, Cell, Own};
@@ -15,7 +16,7 @@ use crate::worker::battle::profile::{Profile, Setting};
 use crate::worker::candidate::Candidate;
 use crate::worker::images::Images;
 use crate::worker::protocol::Protocol;
-use crate::worker::provide::Store;
+use crate::worker::provide::{DataSource, Store, open_folder};
 
 /// One cell of the plan.
 pub struct Planned {
@@ -158,17 +159,32 @@ impl Plan {
 
 fn fetch_datasets(args: &BenchAll, profile: &Profile, store: &Store) -> BTreeMap<String, Had<Option<Dataset>>> {
     let mut datasets = BTreeMap::new();
-    for info in profile.settings.iter().filter_map(|setting| setting.dataset) {
-        datasets.entry(info.name.to_owned()).or_insert_with(|| {
-            let had = if args.dry_run {
-                store.dataset_here(info)
-            } else {
-                store.dataset(info).map(Some)
+    for source in profile.settings.iter().filter_map(|setting| setting.data.as_ref()) {
+        datasets.entry(source.name().to_owned()).or_insert_with(|| {
+            let had = match source.path() {
+                Some(path) => open_folder(path).map(|(dataset, origin)| {
+                    eprintln!("{}: {}", dataset.name, tested_on(&dataset, origin));
+                    Some(dataset)
+                }),
+                None if args.dry_run => store.dataset_here(source),
+                None => store.dataset(source).map(Some),
             };
             had.map_err(|error| format!("{error:#}"))
         });
     }
     datasets
+}
+
+/// Which images of a folder of one's own are tested on.
+fn tested_on(dataset: &Dataset, origin: TestOrigin) -> String {
+    let [train, test] = ["train", "test"].map(|split| dataset.splits.get(split).map_or(0, |set| set.len()));
+    let classes = dataset.classes.len();
+    let which = match origin {
+        TestOrigin::Test => "`test`",
+        TestOrigin::Val => "`val`",
+        TestOrigin::Cut => "a fifth of every class, by the hashes of names, as there is no `test` or `val`",
+    };
+    format!("{classes} classes, {train} images to train on, {test} to test on: {which}")
 }
 
 fn fetch_weights(args: &BenchAll, profile: &Profile, store: &Store) -> HashMap<String, Had<Option<Weights>>> {
@@ -191,10 +207,10 @@ fn data_of(
     datasets: &BTreeMap<String, Had<Option<Dataset>>>,
     fixtures: bool,
 ) -> Result<Had<Option<Data>>> {
-    let Some(info) = setting.dataset else {
+    let Some(source) = &setting.data else {
         return Ok(Ok(Some(Data::noise(args.backend.as_str(), fixtures))));
     };
-    let dataset = match &datasets[info.name] {
+    let dataset = match &datasets[source.name()] {
         Err(reason) => return Ok(Err(reason.clone())),
         Ok(None) => return Ok(Ok(None)),
         Ok(Some(dataset)) => dataset,
@@ -203,7 +219,12 @@ fn data_of(
         // A slip in the profile is no cell's failure.
         Err(error) if launch::is_usage(&error) => Err(error),
         opened => Ok(opened
-            .map(|images| Some(Data::images(images)))
+            .map(|images| {
+                if let (Some(_), Some(leak)) = (source.path(), images.leak()) {
+                    eprintln!("warning: {}: {leak}", source.name());
+                }
+                Some(Data::images(images))
+            })
             .map_err(|error| format!("{error:#}"))),
     }
 }
@@ -226,6 +247,7 @@ impl Inputs<'_> {
         results: &Path,
         fixtures: bool,
     ) -> Result<Planned> {
+        let data = self.setting.data.as_ref();
         let args = Cell {
             own: Own {
                 checkpoints: candidate.described_in().map(Path::to_owned).into_iter().collect(),
@@ -233,7 +255,10 @@ impl Inputs<'_> {
             backend: self.args.backend,
             backbone: candidate.name().to_owned(),
             protocol: protocol.name().to_owned(),
-            dataset: self.setting.dataset.map(|info| info.name.to_owned()),
+            dataset: data
+                .filter(|data| data.path().is_none())
+                .map(|data| data.name().to_owned()),
+            images: data.and_then(DataSource::path).map(Path::to_owned),
             limit: self.setting.limit.clone().into_iter().collect(),
             input_size: self.profile.input_size.filter(|_| candidate.is_random()),
             seed,
@@ -242,7 +267,7 @@ impl Inputs<'_> {
             supervised: false,
         };
         let unnamed = |reason: Option<String>| {
-            let dataset = args.dataset.as_deref().unwrap_or("noise");
+            let dataset = data.map_or("noise", DataSource::name);
             let name = format!(
                 "{}@{}/{dataset}/{}/{seed}",
                 protocol.name(),

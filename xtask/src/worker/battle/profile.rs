@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use bob_core::parse_toml;
-use bob_data::{DatasetInfo, datasets};
 use glob::Pattern;
 use serde::Deserialize;
 
@@ -14,11 +13,14 @@ use crate::args::BenchAll;
 use crate::launch::Usage;
 use crate::worker::candidate::{Candidate, Candidates};
 use crate::worker::protocol::Protocol;
-use crate::worker::provide::Store;
+use crate::worker::provide::{DataSource, Store};
 
 /// The built-in profiles by name.
 const QUICK: (&str, &str) = ("quick", include_str!("../../../profiles/quick.toml"));
 const FIXTURES: (&str, &str) = ("fixtures", include_str!("../../../profiles/fixtures.toml"));
+
+/// What is asked of a folder of one's own: all that needs nothing but classes.
+const OF_FOLDERS: [&str; 4] = ["knn", "linear-probe", "few-shot", "class-retrieval"];
 
 /// A profile as it is written.
 #[derive(Debug, Deserialize)]
@@ -39,6 +41,8 @@ struct ProfileFile {
 struct SettingFile {
     /// Absent for protocols that read no images.
     dataset: Option<String>,
+    /// A folder of one's own in the place of a data set, relative to that of the profile.
+    images: Option<PathBuf>,
     /// Images to take of a split.
     #[serde(default)]
     limit: BTreeMap<String, usize>,
@@ -61,7 +65,7 @@ pub struct Profile {
 #[derive(Debug)]
 pub struct Setting {
     /// Absent for protocols that read no images.
-    pub dataset: Option<&'static DatasetInfo>,
+    pub data: Option<DataSource>,
     /// Images to take of a split.
     pub limit: BTreeMap<String, usize>,
     /// The protocols, in the profile's order.
@@ -141,8 +145,15 @@ impl Profile {
         let mut settings = file
             .setting
             .into_iter()
-            .map(Setting::resolve)
+            .map(|setting| setting.resolve(folder))
             .collect::<Result<Vec<_>>>()?;
+        if !args.images.is_empty() {
+            settings.retain(|setting| setting.data.is_none());
+            for (at, path) in args.images.iter().enumerate() {
+                settings.insert(at, Setting::of_folder(path, &args.limit)?);
+            }
+        }
+        check_names(&settings)?;
 
         candidates = filter_candidates(candidates, &args.backbone, &all)?;
         let protocols: Vec<String> = settings
@@ -152,7 +163,7 @@ impl Profile {
             .collect();
         let data: Vec<&str> = settings
             .iter()
-            .filter_map(|setting| Some(setting.dataset?.name))
+            .filter_map(|setting| Some(setting.data.as_ref()?.name()))
             .collect();
         let wanted_protocol = Filter::new(&args.protocol)?;
         wanted_protocol.check(&format!("protocol of profile `{origin}`"), &protocols)?;
@@ -164,8 +175,8 @@ impl Profile {
                 .retain(|protocol| wanted_protocol.takes(protocol.name()));
         }
         settings.retain(|setting| {
-            let wanted = match setting.dataset {
-                Some(info) => wanted_data.takes(info.name),
+            let wanted = match &setting.data {
+                Some(data) => wanted_data.takes(data.name()),
                 None => wanted_data.is_empty(),
             };
             wanted && !setting.protocols.is_empty()
@@ -189,30 +200,64 @@ impl Profile {
     }
 }
 
-impl Setting {
-    fn resolve(file: SettingFile) -> Result<Self> {
-        let protocols = file
+impl SettingFile {
+    /// With everything found that it names, folders from `folder`.
+    fn resolve(self, folder: &Path) -> Result<Setting> {
+        let protocols = self
             .protocols
             .iter()
             .map(|name| Protocol::find(name))
             .collect::<Result<Vec<_>, _>>()?;
-        let dataset = file.dataset.as_deref().map(datasets::info).transpose()?;
+        let data = match (&self.dataset, &self.images) {
+            (Some(_), Some(_)) => return Err(Usage("profile: a setting has `dataset` or `images`".to_owned()).into()),
+            (Some(name), None) => Some(DataSource::listed(name)?),
+            (None, Some(path)) => Some(DataSource::folder(&folder.join(path))?),
+            (None, None) => None,
+        };
         for protocol in &protocols {
-            if protocol.reads_images() != dataset.is_some() {
-                let needs = if dataset.is_some() {
-                    "reads no images, so its setting has no"
+            if protocol.reads_images() != data.is_some() {
+                let needs = if data.is_some() {
+                    "reads no images, so its setting has no `dataset` or `images`"
                 } else {
-                    "needs a"
+                    "needs a `dataset` or `images`"
                 };
-                return Err(Usage(format!("profile: protocol `{}` {needs} `dataset`", protocol.name())).into());
+                return Err(Usage(format!("profile: protocol `{}` {needs}", protocol.name())).into());
             }
         }
-        Ok(Self {
-            dataset,
-            limit: file.limit,
+        Ok(Setting {
+            data,
+            limit: self.limit,
             protocols,
         })
     }
+}
+
+impl Setting {
+    /// What is asked of the images of a folder of one's own.
+    fn of_folder(path: &Path, limit: &[(String, usize)]) -> Result<Self> {
+        let protocols = OF_FOLDERS.iter().map(|name| Protocol::find(name));
+        Ok(Self {
+            data: Some(DataSource::folder(path)?),
+            limit: limit.iter().cloned().collect(),
+            protocols: protocols.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+/// That no two folders have one name: their records would be each other's.
+fn check_names(settings: &[Setting]) -> Result<(), Usage> {
+    let mut known: BTreeMap<&str, &Path> = BTreeMap::new();
+    for data in settings.iter().filter_map(|setting| setting.data.as_ref()) {
+        let Some(path) = data.path() else { continue };
+        let first = *known.entry(data.name()).or_insert(path);
+        if first != path {
+            let (first, second, name) = (first.display(), path.display(), data.name());
+            return Err(Usage(format!(
+                "images `{first}` and `{second}` are both called `{name}`; rename one"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The candidates that a glob takes; one that takes none of them takes of all there are.

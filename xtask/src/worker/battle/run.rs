@@ -153,6 +153,9 @@ pub fn arguments(cell: &Cell) -> Vec<OsString> {
     if let Some(dataset) = &cell.dataset {
         option("dataset", dataset.into());
     }
+    if let Some(folder) = &cell.images {
+        option("images", folder.into());
+    }
     for (split, limit) in &cell.limit {
         option("limit", format!("{split}={limit}").into());
     }
@@ -205,7 +208,8 @@ mod tests {
             backend: Backend::Tch,
             backbone: "resnet18.random".to_owned(),
             protocol: "knn".to_owned(),
-            dataset: Some("cifar10".to_owned()),
+            dataset: None,
+            images: Some(PathBuf::from("/tmp/flowers")),
             limit: vec![("test".to_owned(), 5), ("train".to_owned(), 7)],
             input_size: Some(64),
             seed: 3,
