@@ -9,8 +9,12 @@
 
 mod activation;
 #[cfg_attr(
-    not(feature = "flex"),
-    expect(unused_variables, reason = "without flex no backend is left to hand them to")
+    not(any(feature = "flex", feature = "tch")),
+    expect(unused_variables, reason = "no backend is left to hand them to")
+)]
+#[cfg_attr(
+    feature = "tch",
+    expect(deprecated, reason = "0.22 is the last line of burn with LibTorch")
 )]
 mod adamw;
 #[cfg(feature = "tch")]
