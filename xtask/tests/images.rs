@@ -42,6 +42,12 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// Some file of `folder`.
+fn any(folder: PathBuf) -> PathBuf {
+    let mut entries = fs::read_dir(folder).expect("there");
+    entries.next().expect("one").expect("readable").path()
+}
+
 fn run(site: &Site, more: &[&str]) -> Said {
     let mut arguments = vec!["bench-all", "--profile", "tiny.toml", "--results", "results"];
     arguments.extend(more);
@@ -75,15 +81,7 @@ fn folders_of_classes_are_cut_and_scored() {
 
     let again = run(&site, &["--images", "mine", "--protocol", "k*"]).ends_with(0);
     assert!(again.err.contains("1 cells, 1 done, 0 to run"), "{}", again.err);
-    fs::remove_file(
-        fs::read_dir(site.path("mine/bird"))
-            .expect("there")
-            .next()
-            .expect("one")
-            .expect("readable")
-            .path(),
-    )
-    .expect("removed");
+    fs::remove_file(any(site.path("mine/bird"))).expect("removed");
     let changed = run(&site, &["--images", "mine", "--protocol", "k*"]).ends_with(0);
     assert!(
         changed.err.contains("1 cells, 0 done, 1 to run"),
@@ -113,12 +111,8 @@ fn splits_are_taken_as_they_are_and_a_leak_is_told() {
     assert!(!said.err.contains("warning"), "{}", said.err);
     record(&site, "knn@1/mine-40-20");
 
-    let leaked = fs::read_dir(site.path("mine/train/bird"))
-        .expect("there")
-        .next()
-        .expect("one")
-        .expect("readable");
-    fs::copy(leaked.path(), site.path("mine/val/bird/twin.png")).expect("copied");
+    let leaked = any(site.path("mine/train/bird"));
+    fs::copy(leaked, site.path("mine/val/bird/twin.png")).expect("copied");
     // A profile names folders from where it lies.
     fs::create_dir(site.path("profiles")).expect("made");
     let mine = TINY.replace("dataset = \"fixtures\"", "images = \"../mine\"");

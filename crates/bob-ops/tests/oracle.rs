@@ -256,7 +256,16 @@ impl Outcome {
     }
 }
 
-impl Inputs<'_> {
+impl<'a> Inputs<'a> {
+    fn new(case: &'a Case, file: &'a SafeTensors<'a>, way: &'a Way) -> Self {
+        Self {
+            case,
+            file,
+            way,
+            leaves: RefCell::default(),
+        }
+    }
+
     /// Whether gradients are tracked at all.
     fn is_autodiff(&self) -> bool {
         self.way.device.is_autodiff()
@@ -596,12 +605,7 @@ fn check(backend: BackendName, folder: &Path, at_least: usize) {
 
 /// Run a case one way, and give every value's relative error.
 fn check_case(case: &Case, file: &SafeTensors, way: &Way, report: &mut dyn FnMut(&str, f64)) {
-    let inputs = Inputs {
-        case,
-        file,
-        way,
-        leaves: RefCell::default(),
-    };
+    let inputs = Inputs::new(case, file, way);
     let Outcome { loss, outputs } = inputs.run();
     let norm_of_upstream = norm(&inputs.data("upstream"));
     let gradients = loss.filter(|_| inputs.is_autodiff()).map(|loss| loss.backward());
@@ -699,12 +703,7 @@ fn flex_equals_pytorch() {
 
 /// Every output and every gradient of a case.
 fn values(case: &Case, file: &SafeTensors, way: &Way) -> Vec<TensorData> {
-    let inputs = Inputs {
-        case,
-        file,
-        way,
-        leaves: RefCell::default(),
-    };
+    let inputs = Inputs::new(case, file, way);
     let Outcome { loss, outputs } = inputs.run();
     let gradients = loss.filter(|_| inputs.is_autodiff()).map(|loss| loss.backward());
     let mut values: Vec<_> = outputs.iter().map(|(_, output)| output()).collect();

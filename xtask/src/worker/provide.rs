@@ -69,11 +69,7 @@ impl Store {
     }
 
     /// The data set, its files fetched where they are not there.
-    pub fn dataset(&self, source: &DataSource) -> Result<Dataset> {
-        let info = match source {
-            DataSource::Listed(info) => info,
-            DataSource::Folder { path, .. } => return Ok(open_folder(path)?.0),
-        };
+    pub fn dataset(&self, info: &DatasetInfo) -> Result<Dataset> {
         for (file, sources) in (info.files)() {
             self.fetcher.fetch(DATASETS, info.folder, &file, None, &sources)?;
         }
@@ -81,11 +77,7 @@ impl Store {
     }
 
     /// The data set where all its files are there, without fetching.
-    pub fn dataset_here(&self, source: &DataSource) -> Result<Option<Dataset>> {
-        let info = match source {
-            DataSource::Listed(info) => info,
-            DataSource::Folder { path, .. } => return Ok(Some(open_folder(path)?.0)),
-        };
+    pub fn dataset_here(&self, info: &DatasetInfo) -> Result<Option<Dataset>> {
         for (file, sources) in (info.files)() {
             if self
                 .fetcher
@@ -245,7 +237,7 @@ impl Wanted {
         match self {
             Self::Weights(candidate) => store.weights(&candidate)?.context("a checkpoint has a file"),
             Self::Dataset(info) => {
-                store.dataset(&DataSource::Listed(info))?;
+                store.dataset(info)?;
                 Ok(places::cache()?.join(DATASETS).join(info.folder))
             }
         }

@@ -133,9 +133,9 @@ fn cut(whole: &dyn ImageSet) -> [Vec<usize>; 2] {
             parts[usize::from(place < fifth)].push(index);
         }
     }
-    parts.each_mut().map(|part| {
+    parts.map(|mut part| {
         part.sort_unstable();
-        std::mem::take(part)
+        part
     })
 }
 

@@ -27,7 +27,7 @@ use crate::worker::environment::{adapter, environment, threads};
 use crate::worker::images::{Images, hex};
 use crate::worker::progress::Progress;
 use crate::worker::protocol::{Protocol, classifier_of};
-use crate::worker::provide::{DataSource, Store};
+use crate::worker::provide::{DataSource, Store, open_folder};
 
 /// Images of one pass where embeddings are computed.
 const BATCH: usize = 8;
@@ -205,7 +205,10 @@ fn open_data(args: &Cell, protocol: &Protocol, store: &Store) -> Result<Data> {
     };
     match (&source, protocol.reads_images()) {
         (Some(source), true) => {
-            let dataset = store.dataset(source)?;
+            let dataset = match source {
+                DataSource::Listed(info) => store.dataset(info)?,
+                DataSource::Folder { path, .. } => open_folder(path)?.0,
+            };
             Ok(Data::images(Images::open(
                 &dataset,
                 &args.limit.iter().cloned().collect(),

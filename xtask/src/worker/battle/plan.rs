@@ -161,13 +161,13 @@ fn fetch_datasets(args: &BenchAll, profile: &Profile, store: &Store) -> BTreeMap
     let mut datasets = BTreeMap::new();
     for source in profile.settings.iter().filter_map(|setting| setting.data.as_ref()) {
         datasets.entry(source.name().to_owned()).or_insert_with(|| {
-            let had = match source.path() {
-                Some(path) => open_folder(path).map(|(dataset, origin)| {
+            let had = match source {
+                DataSource::Folder { path, .. } => open_folder(path).map(|(dataset, origin)| {
                     eprintln!("{}: {}", dataset.name, tested_on(&dataset, origin));
                     Some(dataset)
                 }),
-                None if args.dry_run => store.dataset_here(source),
-                None => store.dataset(source).map(Some),
+                DataSource::Listed(info) if args.dry_run => store.dataset_here(info),
+                DataSource::Listed(info) => store.dataset(info).map(Some),
             };
             had.map_err(|error| format!("{error:#}"))
         });

@@ -407,37 +407,23 @@ mod tests {
         }
     }
 
+    /// Two rows of two values, which lie in `values`, times a matrix of three columns, into `len` values.
+    fn multiply_few(values: &[f32], len: usize) {
+        let mut out = vec![0.0; len];
+        let (right, left) = (Right::rows(&[1.0; 6], 3), Dense::rows(2, 2));
+        let (out, target) = (Shared::new(&mut out), Target::rows(0, 3));
+        multiply_here(values, &left, &right, &out, target, Into::Overwrite, &|_, _, _| {});
+    }
+
     #[test]
     #[should_panic(expected = "the target holds the product")]
     fn a_target_that_is_too_small_is_refused() {
-        let mut out = [0.0; 5];
-        let right = Right::rows(&[1.0; 6], 3);
-        let left = Dense::rows(2, 2);
-        multiply_here(
-            &[1.0; 4],
-            &left,
-            &right,
-            &Shared::new(&mut out),
-            Target::rows(0, 3),
-            Into::Overwrite,
-            &|_, _, _| {},
-        );
+        multiply_few(&[1.0; 4], 5);
     }
 
     #[test]
     #[should_panic(expected = "range end index")]
     fn a_run_beyond_the_values_is_refused() {
-        let mut out = [0.0; 6];
-        let right = Right::rows(&[1.0; 6], 3);
-        let left = Dense::rows(2, 2);
-        multiply_here(
-            &[1.0; 3],
-            &left,
-            &right,
-            &Shared::new(&mut out),
-            Target::rows(0, 3),
-            Into::Overwrite,
-            &|_, _, _| {},
-        );
+        multiply_few(&[1.0; 3], 6);
     }
 }
