@@ -211,9 +211,9 @@ impl Operation for Conv {
     }
 
     #[cfg(feature = "flex")]
-    fn flex_backward(&self, pass: FlexBackward) -> Vec<Option<FlexTensor>> {
+    fn flex_backward(&self, mut pass: FlexBackward) -> Vec<Option<FlexTensor>> {
+        let grad = self.finish.flex_backward(&mut pass);
         let (x, weight) = (pass.input(0), pass.input(1));
-        let grad = crate::flex::dense(&self.finish.flex_backward(&pass));
         let x_grad = pass.wanted[0].then(|| kernels::x_backward(x.shape().dims(), weight, &grad, &self.options));
         let weight_grad =
             pass.wanted[1].then(|| kernels::weight_backward(x, weight.shape().dims(), &grad, &self.options));

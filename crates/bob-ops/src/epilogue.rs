@@ -20,7 +20,7 @@ use crate::aten::as_type_of;
 use crate::flex::{
     buffer::{Shared, filled},
     dense,
-    elementwise::zip,
+    elementwise::update,
     isa::vectorized,
     sums::add_bias,
     tensor, values,
@@ -163,15 +163,14 @@ impl Finish {
         }
     }
 
-    /// The gradient of the product itself from that of the output.
+    /// The gradient of the product itself, its values side by side, from that of the output.
     #[cfg(feature = "flex")]
-    pub(crate) fn flex_backward(self, pass: &FlexBackward) -> FlexTensor {
-        match self.activation {
-            Some(activation) => {
-                each!(activation, A => zip(pass.grad.clone(), &pass.kept[0], |grad, x| grad * A.slope(x)))
-            }
-            None => pass.grad.clone(),
+    pub(crate) fn flex_backward(self, pass: &mut FlexBackward) -> FlexTensor {
+        if let Some(activation) = self.activation {
+            // In place, which a second handle to the gradient would prevent.
+            each!(activation, A => update(&mut pass.grad, &pass.kept[0], |grad, x| grad * A.slope(x)));
         }
+        dense(&pass.grad)
     }
 
     /// The gradients in the order of the inputs.

@@ -60,11 +60,6 @@ pub fn linear<const D: usize>(
     apply(Linear { finish }, inputs)
 }
 
-/// Values of a weight whose gradient may be computed the other way around, with its longer side across, and turned
-/// after: the columns of a wide matrix, which are the left rows of the product, lie badly in the cache.
-#[cfg(feature = "flex")]
-const SMALL: usize = 1 << 18;
-
 #[derive(Clone, Debug)]
 struct Linear {
     finish: Finish,
@@ -95,11 +90,11 @@ impl Operation for Linear {
     }
 
     #[cfg(feature = "flex")]
-    fn flex_backward(&self, pass: FlexBackward) -> Vec<Option<FlexTensor>> {
+    fn flex_backward(&self, mut pass: FlexBackward) -> Vec<Option<FlexTensor>> {
+        let grad = self.finish.flex_backward(&mut pass);
         let weight = unflipped(pass.input(1));
         let weight = Weight::of(&weight);
         let (inner, outer) = (weight.inner, weight.outer);
-        let grad = dense(&self.finish.flex_backward(&pass));
         let shape = pass.input(0).shape();
         let rows = shape[..shape.num_dims() - 1].iter().product();
         let nothing = |_: usize, _: usize, _: &mut [f32]| {};
@@ -110,18 +105,8 @@ impl Operation for Linear {
         });
         let weight_grad = pass.wanted[1].then(|| {
             let x = dense(pass.input(0));
-            let columns_by_columns = |x: &FlexTensor, inner, grad: &FlexTensor, outer| {
-                let left = Dense::columns(rows, inner);
-                let found = product(values(x), &left, &Right::rows(values(grad), outer), &nothing);
-                tensor(found, [inner, outer])
-            };
-            if inner > outer && inner * outer <= SMALL {
-                let turned = columns_by_columns(&grad, outer, &x, inner);
-                let layout = turned.layout().permute(&[1, 0]);
-                dense(&turned.with_layout(layout))
-            } else {
-                columns_by_columns(&x, inner, &grad, outer)
-            }
+            let (left, right) = (Dense::columns(rows, inner), Right::rows(values(&grad), outer));
+            tensor(product(values(&x), &left, &right, &nothing), [inner, outer])
         });
         let bias = || tensor(column_sums(values(&grad), outer), [outer]);
         self.finish.in_order(&pass, [x_grad, weight_grad], bias, grad.clone())

@@ -1,15 +1,13 @@
 //! Depthwise convolutions, channels last: the vectors run along the channels, so any stride and dilation is as fast.
 #![expect(unsafe_code, reason = "vector instructions")]
 
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__m256, __m512};
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::isa::Isa;
 use super::patches::Geometry;
-use super::vector::{Portable, Vector};
+use super::vector::{Kernel, Vector, run};
 
 /// A kernel pixel as a line of output pixels meets it.
 #[derive(Clone)]
@@ -36,6 +34,24 @@ struct Line<'a> {
     channels: usize,
 }
 
+/// Some pixels of a line, which all meet the same taps.
+struct Pixels<'a> {
+    line: &'a Line<'a>,
+    /// Where the values of the first pixel and the weights of every tap begin.
+    taps: &'a [[usize; 2]],
+    count: usize,
+    out: *mut f32,
+    out_step: usize,
+}
+
+impl Kernel for Pixels<'_> {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        // SAFETY: the caller's.
+        unsafe { self.line.pixels::<V>(self.taps, self.count, self.out, self.out_step) }
+    }
+}
+
 impl Line<'_> {
     /// Compute the line into `out`, whose pixels are `out_step` apart.
     fn compute(&self, out: &mut [f32], out_step: usize) {
@@ -60,24 +76,17 @@ impl Line<'_> {
             }));
             let out = &mut out[n * out_step..];
             assert!(span(out_step).is_some_and(|last| last <= out.len()));
-            // SAFETY: every tap's values, weights and the output are within their slices, as asserted.
-            unsafe { self.run(&some, count, out.as_mut_ptr(), out_step) };
+            let pixels = Pixels {
+                line: self,
+                taps: &some,
+                count,
+                out: out.as_mut_ptr(),
+                out_step,
+            };
+            // SAFETY: every tap's values, weights and the output are within their slices, as asserted, and the
+            // instruction set is here.
+            unsafe { run(self.isa, pixels) };
             n += count;
-        }
-    }
-
-    /// # Safety
-    /// As [`Self::pixels`].
-    unsafe fn run(&self, taps: &[[usize; 2]], count: usize, out: *mut f32, out_step: usize) {
-        // SAFETY: the caller's, and the instruction set is here.
-        unsafe {
-            match self.isa {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512 => line_avx512(self, taps, count, out, out_step),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => line_avx2(self, taps, count, out, out_step),
-                _ => self.pixels::<Portable>(taps, count, out, out_step),
-            }
         }
     }
 
@@ -193,24 +202,6 @@ impl Line<'_> {
             }
         }
     }
-}
-
-/// # Safety
-/// As [`Line::pixels`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn line_avx512(line: &Line, taps: &[[usize; 2]], count: usize, out: *mut f32, out_step: usize) {
-    // SAFETY: the caller's.
-    unsafe { line.pixels::<__m512>(taps, count, out, out_step) }
-}
-
-/// # Safety
-/// As [`Line::pixels`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn line_avx2(line: &Line, taps: &[[usize; 2]], count: usize, out: *mut f32, out_step: usize) {
-    // SAFETY: the caller's.
-    unsafe { line.pixels::<__m256>(taps, count, out, out_step) }
 }
 
 /// # Shapes
@@ -374,15 +365,7 @@ fn weight_backward_with(isa: Isa, x: &[f32], grad: &[f32], geometry: &Geometry, 
             };
             // SAFETY: the instruction set is here; the sizes of the maps are asserted above, and the row is within the
             // kernel and its channels within the map.
-            unsafe {
-                match isa {
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => row_avx512(&row, &mut sums),
-                    #[cfg(target_arch = "x86_64")]
-                    Isa::Avx2 => row_avx2(&row, &mut sums),
-                    _ => row.sum::<Portable>(&mut sums),
-                }
-            }
+            unsafe { run(isa, (row, &mut sums[..])) };
             sums
         })
         .collect();
@@ -406,22 +389,12 @@ struct KernelRow<'a> {
     count: usize,
 }
 
-/// # Safety
-/// As [`KernelRow::sum`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-unsafe fn row_avx512(row: &KernelRow, sums: &mut [f32]) {
-    // SAFETY: the caller's.
-    unsafe { row.sum::<__m512>(sums) }
-}
-
-/// # Safety
-/// As [`KernelRow::sum`].
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn row_avx2(row: &KernelRow, sums: &mut [f32]) {
-    // SAFETY: the caller's.
-    unsafe { row.sum::<__m256>(sums) }
+impl Kernel for (KernelRow<'_>, &mut [f32]) {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        // SAFETY: the caller's.
+        unsafe { self.0.sum::<V>(self.1) }
+    }
 }
 
 impl KernelRow<'_> {

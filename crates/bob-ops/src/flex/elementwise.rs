@@ -42,8 +42,16 @@ pub(crate) fn map(x: FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
 }
 
 /// `f` of every pair of values; in place of the first where nobody else has it.
-pub(crate) fn zip(x: FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) -> f32 + Sync) -> FlexTensor {
-    let mut x = owned(x);
+pub(crate) fn zip(mut x: FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) -> f32 + Sync) -> FlexTensor {
+    update(&mut x, y, f);
+    x
+}
+
+/// Every value of the first becomes `f` of the pair; in a new tensor where somebody else has it.
+pub(crate) fn update(x: &mut FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) -> f32 + Sync) {
+    if !is_whole(x) {
+        *x = dense(x);
+    }
     let y = dense(y);
     let other = values(&y);
     match x.try_storage_mut::<f32>() {
@@ -57,10 +65,9 @@ pub(crate) fn zip(x: FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) -> f32 + S
                         || chunk.iter_mut().zip(other).for_each(|(x, y)| *x = f(*x, *y)),
                     );
                 });
-            x
         }
         None => {
-            let from = values(&x);
+            let from = values(x);
             let out = filled(from.len(), |out| {
                 out.par_chunks_mut(CHUNK)
                     .zip(from.par_chunks(CHUNK))
@@ -72,15 +79,18 @@ pub(crate) fn zip(x: FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) -> f32 + S
                         );
                     });
             });
-            tensor(out, x.shape())
+            *x = tensor(out, x.shape());
         }
     }
 }
 
+/// Whether the values lie side by side with nothing around them.
+fn is_whole(x: &FlexTensor) -> bool {
+    x.is_contiguous() && x.layout().start_offset() == 0 && x.storage::<f32>().len() == x.shape().num_elements()
+}
+
 /// The tensor with its values side by side, and this the only handle to them where it was the only one.
 pub(super) fn owned(x: FlexTensor) -> FlexTensor {
-    let whole =
-        x.is_contiguous() && x.layout().start_offset() == 0 && x.storage::<f32>().len() == x.shape().num_elements();
     // `dense` gives a second handle to the same values.
-    if whole { x } else { dense(&x) }
+    if is_whole(&x) { x } else { dense(&x) }
 }

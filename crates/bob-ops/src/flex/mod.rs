@@ -15,6 +15,7 @@ pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod sums;
 mod tensor;
+mod turn;
 mod vector;
 pub(crate) mod windows;
 

@@ -4,6 +4,11 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+use super::isa::Isa;
+
+/// Values in the longest register.
+pub(super) const MOST_LANES: usize = 16;
+
 /// A vector register of float32.
 ///
 /// # Safety
@@ -22,6 +27,53 @@ pub(super) trait Vector: Copy {
     unsafe fn store_first(self, to: *mut f32, count: usize);
     /// `self * factor + term`; rounded once where the processor has the instruction.
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
+    /// Fetch what lies at an address, which may be any, into the cache, where the processor can.
+    fn prefetch(_at: *const f32) {}
+    /// The first `LANES` registers turned around: lane `l` of register `r` becomes lane `r` of register `l`.
+    unsafe fn transpose(rows: [Self; MOST_LANES]) -> [Self; MOST_LANES];
+}
+
+/// What is computed with the registers of any instruction set.
+pub(super) trait Kernel {
+    /// # Safety
+    /// The processor has the instruction set of `V`; what else a kernel asks is said where it is made.
+    unsafe fn run<V: Vector>(self);
+}
+
+/// Run a kernel compiled for `isa`; its `run` has to be `#[inline(always)]`, as what is not inlined is compiled for
+/// every processor.
+///
+/// # Safety
+/// As [`Kernel::run`], on a processor with `isa`.
+pub(super) unsafe fn run(isa: Isa, kernel: impl Kernel) {
+    // SAFETY: the caller's.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => run_avx512(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => run_avx2(kernel),
+            _ => kernel.run::<Portable>(),
+        }
+    }
+}
+
+/// # Safety
+/// As [`Kernel::run`], on a processor with AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn run_avx512(kernel: impl Kernel) {
+    // SAFETY: the caller's.
+    unsafe { kernel.run::<__m512>() }
+}
+
+/// # Safety
+/// As [`Kernel::run`], on a processor with AVX2 and FMA.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn run_avx2(kernel: impl Kernel) {
+    // SAFETY: the caller's.
+    unsafe { kernel.run::<__m256>() }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -57,6 +109,45 @@ impl Vector for __m512 {
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
         // SAFETY: the caller's: AVX-512 is there.
         unsafe { _mm512_fmadd_ps(self, factor, term) }
+    }
+    #[inline(always)]
+    fn prefetch(at: *const f32) {
+        // SAFETY: a hint that every x86-64 has; nothing is read that the program could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(mut rows: [Self; MOST_LANES]) -> [Self; MOST_LANES] {
+        // SAFETY: the caller's: AVX-512 is there.
+        unsafe {
+            // Within every quarter of the registers: four rows by four lanes, turned around.
+            for four in rows.chunks_exact_mut(4) {
+                let [a, b] = [
+                    _mm512_unpacklo_ps(four[0], four[1]),
+                    _mm512_unpackhi_ps(four[0], four[1]),
+                ];
+                let [c, d] = [
+                    _mm512_unpacklo_ps(four[2], four[3]),
+                    _mm512_unpackhi_ps(four[2], four[3]),
+                ];
+                let [a, b, c, d] = [a, b, c, d].map(|x| _mm512_castps_pd(x));
+                four[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+                four[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+                four[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+                four[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+            }
+            // Then four by four quarters.
+            for i in 0..4 {
+                let even = _mm512_shuffle_f32x4::<0x88>(rows[i], rows[4 + i]);
+                let odd = _mm512_shuffle_f32x4::<0xdd>(rows[i], rows[4 + i]);
+                let last_even = _mm512_shuffle_f32x4::<0x88>(rows[8 + i], rows[12 + i]);
+                let last_odd = _mm512_shuffle_f32x4::<0xdd>(rows[8 + i], rows[12 + i]);
+                rows[i] = _mm512_shuffle_f32x4::<0x88>(even, last_even);
+                rows[4 + i] = _mm512_shuffle_f32x4::<0x88>(odd, last_odd);
+                rows[8 + i] = _mm512_shuffle_f32x4::<0xdd>(even, last_even);
+                rows[12 + i] = _mm512_shuffle_f32x4::<0xdd>(odd, last_odd);
+            }
+        }
+        rows
     }
 }
 
@@ -99,6 +190,39 @@ impl Vector for __m256 {
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
         // SAFETY: the caller's: FMA is there.
         unsafe { _mm256_fmadd_ps(self, factor, term) }
+    }
+    #[inline(always)]
+    fn prefetch(at: *const f32) {
+        // SAFETY: a hint that every x86-64 has; nothing is read that the program could see.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(mut rows: [Self; MOST_LANES]) -> [Self; MOST_LANES] {
+        // SAFETY: the caller's: AVX2 is there.
+        unsafe {
+            // Within both halves of the registers: four rows by four lanes, turned around.
+            for four in rows[..8].chunks_exact_mut(4) {
+                let [a, b] = [
+                    _mm256_unpacklo_ps(four[0], four[1]),
+                    _mm256_unpackhi_ps(four[0], four[1]),
+                ];
+                let [c, d] = [
+                    _mm256_unpacklo_ps(four[2], four[3]),
+                    _mm256_unpackhi_ps(four[2], four[3]),
+                ];
+                four[0] = _mm256_shuffle_ps::<0x44>(a, c);
+                four[1] = _mm256_shuffle_ps::<0xee>(a, c);
+                four[2] = _mm256_shuffle_ps::<0x44>(b, d);
+                four[3] = _mm256_shuffle_ps::<0xee>(b, d);
+            }
+            // Then two by two halves.
+            for i in 0..4 {
+                let [first, second] = [rows[i], rows[4 + i]];
+                rows[i] = _mm256_permute2f128_ps::<0x20>(first, second);
+                rows[4 + i] = _mm256_permute2f128_ps::<0x31>(first, second);
+            }
+        }
+        rows
     }
 }
 
@@ -151,5 +275,12 @@ impl Vector for Portable {
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
         Self(std::array::from_fn(|lane| self.0[lane] * factor.0[lane] + term.0[lane]))
+    }
+    #[inline(always)]
+    unsafe fn transpose(rows: [Self; MOST_LANES]) -> [Self; MOST_LANES] {
+        std::array::from_fn(|lane| match lane < Self::LANES {
+            true => Self(std::array::from_fn(|row| rows[row].0[lane])),
+            false => rows[lane],
+        })
     }
 }

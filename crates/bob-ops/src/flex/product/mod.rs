@@ -9,10 +9,12 @@
 //! depend on the number of threads.
 #![expect(unsafe_code, reason = "pointers to rows, and pieces of one result")]
 
+mod left;
 mod operands;
 mod packed;
 mod tile;
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -20,19 +22,18 @@ use rayon::prelude::*;
 use super::buffer::{Shared, filled};
 use super::isa::Isa;
 use super::sums::add_bias;
+use super::vector::run;
+use left::Tiles;
 use packed::{Packed, Run, blocks_of};
-use tile::{TILE_ROWS, Tile, panel_vectors};
+use tile::{Tile, VECTORS, tile_rows};
 
 pub(crate) use operands::{Dense, Into, Right, Rows, Target};
 
-/// Rows of a task at most and at least, multiples of a tile's.
-const TASK_ROWS: usize = 24 * TILE_ROWS;
-const MIN_TASK_ROWS: usize = 3 * TILE_ROWS;
-/// Columns of a task at most and at least, multiples of every panel's width.
-const TASK_COLUMNS: usize = 384;
-const MIN_TASK_COLUMNS: usize = 128;
+/// Rows and columns of a task at most, and those that are not cut further.
+const TASK: [usize; 2] = [168, 384];
+const SMALLEST_TASK: [usize; 2] = [84, 192];
 /// Tasks that are enough to share out evenly.
-const TASKS: usize = 24;
+const TASKS: usize = 16;
 /// Parts that a long reduction is cut into at least and at most, and values of all their results.
 const PARTS: [usize; 2] = [8, 32];
 const PART_VALUES: usize = 2 << 20;
@@ -103,21 +104,7 @@ fn multiply_with(
     );
     assert!(target.holds(rows, columns, out.len()), "the target holds the product");
     let blocks = blocks_of(left);
-    let longest = (0..left.taps()).map(|tap| left.depth(tap)).max().unwrap_or(0);
-    let zeros = vec![
-        0.0;
-        if longest == 0 {
-            0
-        } else {
-            (longest - 1) * left.step() + 1
-        }
-    ];
-    let product = Product {
-        isa,
-        values,
-        zeros: &zeros,
-        left,
-    };
+    let product = Product { isa, values, left };
     if parallel && let Some(parts) = parts(rows * columns, blocks.len()) {
         let sums = product.in_parts(right, &blocks, parts);
         (0..rows).into_par_iter().for_each(|row| {
@@ -135,7 +122,7 @@ fn multiply_with(
         return;
     }
     let packed = Packed::new(right, blocks, isa, parallel);
-    let [task_rows, task_columns] = task_size(rows, columns);
+    let [task_rows, task_columns] = task_size(rows, columns, [tile_rows(isa), VECTORS * packed.lanes]);
     let task = |row: usize, column: usize| {
         let piece = Piece {
             rows: row..(row + task_rows).min(rows),
@@ -160,18 +147,23 @@ fn multiply_with(
     }
 }
 
-/// Rows and columns of a task: as many as keep its left rows in the cache, fewer where there would be too few tasks to
-/// share out.
-fn task_size(rows: usize, columns: usize) -> [usize; 2] {
-    let mut size = [TASK_ROWS, TASK_COLUMNS];
-    let count = |size: [usize; 2]| rows.div_ceil(size[0]) * columns.div_ceil(size[1]);
-    while count(size) < TASKS && size[0] > MIN_TASK_ROWS {
-        size[0] /= 2;
+/// Rows and columns of a task: even shares of the result that keep their left rows and their panels in the cache,
+/// smaller ones where there would be too few to share out.
+fn task_size(rows: usize, columns: usize, tile: [usize; 2]) -> [usize; 2] {
+    let all = [rows, columns];
+    let mut pieces = [rows.div_ceil(TASK[0]), columns.div_ceil(TASK[1])];
+    let size =
+        |pieces: [usize; 2]| std::array::from_fn(|axis| all[axis].div_ceil(pieces[axis]).next_multiple_of(tile[axis]));
+    while pieces[0] * pieces[1] < TASKS {
+        let [down, across] = size(pieces);
+        let can = [down > SMALLEST_TASK[0], across > SMALLEST_TASK[1]];
+        match can {
+            [true, _] if down * 2 >= across || !can[1] => pieces[0] += 1,
+            [_, true] => pieces[1] += 1,
+            _ => break,
+        }
     }
-    if count(size) < TASKS {
-        size[1] = MIN_TASK_COLUMNS;
-    }
-    size
+    size(pieces)
 }
 
 /// How many parts the reduction of `blocks` blocks to `values` values is cut into, if it is: where the result is small
@@ -192,8 +184,6 @@ struct Piece {
 struct Product<'a, L> {
     isa: Isa,
     values: &'a [f32],
-    /// As long as the longest run.
-    zeros: &'a [f32],
     left: &'a L,
 }
 
@@ -222,13 +212,8 @@ impl<L: Rows> Product<'_, L> {
 
     /// Compute `piece` of the product with what is packed, which no other task may have.
     fn compute(&self, packed: &Packed, out: &Shared, target: Target, into: Into, piece: &Piece) {
-        let &Self {
-            isa,
-            values,
-            zeros,
-            left,
-        } = self;
-        let width = panel_vectors(isa) * packed.lanes;
+        let &Self { isa, values, left } = self;
+        let (width, height) = (VECTORS * packed.lanes, tile_rows(isa));
         if packed.blocks.is_empty() && into == Into::Overwrite {
             for row in piece.rows.clone() {
                 let start = target.locate(row);
@@ -236,57 +221,45 @@ impl<L: Rows> Product<'_, L> {
                 unsafe { out.slice(start + piece.columns.start..start + piece.columns.end) }.fill(0.0);
             }
         }
-        let mut table: Vec<*const f32> = Vec::new();
-        for (b, block) in packed.blocks.iter().enumerate() {
-            // Where every run of every tile of rows begins: [tile][run][row of the tile].
-            table.clear();
-            for tile in piece.rows.clone().step_by(TILE_ROWS) {
-                // Rows beyond the last are never stored; any address that may be read will do.
-                let origins: [_; TILE_ROWS] =
-                    std::array::from_fn(|row| left.origin((tile + row).min(piece.rows.end - 1)));
-                for run in block {
-                    for origin in origins {
-                        let start = match left.locate(origin, run.tap) {
-                            Some(start) => {
-                                let first = start + run.from * left.step();
-                                &values[first..=first + (run.len - 1) * left.step()]
-                            }
-                            None => zeros,
-                        };
-                        table.push(start.as_ptr());
+        TILES.with_borrow_mut(|tiles| {
+            for (b, block) in packed.blocks.iter().enumerate() {
+                let accumulate = b > 0 || into == Into::Add;
+                for first in piece.rows.clone().step_by(TASK[0]) {
+                    let rows = first..(first + TASK[0]).min(piece.rows.end);
+                    tiles.pack(isa, values, left, rows.clone(), block);
+                    let starts: Vec<usize> = rows.map(|row| target.locate(row)).collect();
+                    let mut column = piece.columns.start;
+                    while column < piece.columns.end {
+                        let panel_width = width.min(packed.columns.next_multiple_of(packed.lanes) - column);
+                        let inside = (packed.columns - column).min(panel_width);
+                        let panel = packed.panel(b, column, panel_width);
+                        for (tile, starts) in starts.chunks(height).enumerate() {
+                            let tile = Tile {
+                                left: tiles.tile(tile),
+                                panel,
+                                vectors: panel_width / packed.lanes,
+                                // SAFETY: the target holds every row and column, as asserted.
+                                to: unsafe { out.pointer().add(column) },
+                                rows: starts,
+                                inside,
+                                accumulate,
+                            };
+                            // SAFETY: the rows and the panel were packed for this block and this instruction set,
+                            // which is here (asserted), and the first `inside` columns of the rows are within
+                            // `out` and belong to this task alone.
+                            unsafe { run(isa, tile) };
+                        }
+                        column += panel_width;
                     }
                 }
             }
-            let accumulate = b > 0 || into == Into::Add;
-            let mut column = piece.columns.start;
-            while column < piece.columns.end {
-                let panel_width = width.min(packed.columns.next_multiple_of(packed.lanes) - column);
-                let inside = (packed.columns - column).min(panel_width);
-                let panel = packed.panel(b, column, panel_width);
-                for (i, tile) in piece.rows.clone().step_by(TILE_ROWS).enumerate() {
-                    let rows = (piece.rows.end - tile).min(TILE_ROWS);
-                    let work = Tile {
-                        runs: block,
-                        table: &table[i * block.len() * TILE_ROWS..][..block.len() * TILE_ROWS],
-                        step: left.step(),
-                        panel,
-                        to: std::array::from_fn(|row| {
-                            let start = target.locate((tile + row).min(piece.rows.end - 1)) + column;
-                            // SAFETY: `start` is within `out`: the target holds every row and column, as asserted.
-                            unsafe { out.pointer().add(start) }
-                        }),
-                        inside,
-                        accumulate,
-                    };
-                    // SAFETY: the table's runs were cut from slices that hold them (and `zeros` is as long as the longest
-                    // run), the panel has `width` values for every row of the block, the first `inside` columns at the
-                    // first `rows` of `to` are within `out` and belong to this task alone, and `isa` is here (asserted).
-                    unsafe { work.run(isa, rows, panel_width / packed.lanes) };
-                }
-                column += panel_width;
-            }
-        }
+        });
     }
+}
+
+thread_local! {
+    /// What a task packs of the left factor, kept for the next.
+    static TILES: RefCell<Tiles> = RefCell::default();
 }
 
 #[cfg(test)]

@@ -1,21 +1,31 @@
 //! The right factor, packed into the panels that tiles read from end to end.
-#![expect(unsafe_code, reason = "a buffer that is filled piece by piece")]
+#![expect(
+    unsafe_code,
+    reason = "a buffer that is filled piece by piece, by vector instructions"
+)]
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::isa::{Isa, vectorized};
+use super::super::isa::Isa;
+use super::super::turn::Turn;
+use super::super::vector::{Kernel, Vector, run};
 use super::operands::{Right, Rows};
-use super::tile::{lanes, panel_vectors};
+use super::tile::{VECTORS, lanes};
 
-/// Products that are added up in registers before the sums go to memory: a panel of the right factor then stays in
-/// the second-level cache.
-const REDUCTION: usize = 256;
+/// Products that are added up in registers before the sums go to memory: the panels of a task then stay in the
+/// second-level cache, and most of one in the first.
+pub(super) const REDUCTION: usize = 384;
+/// Values of a cache line.
+const ALIGNED: usize = 16;
 /// Panels that one task packs.
 const PACKED_PANELS: usize = 8;
-/// Rows of a transposed factor that are packed at a time.
-const TRANSPOSED_ROWS: usize = 16;
+/// Rows that are gathered at a time.
+const GATHERED_ROWS: usize = 16;
+/// What stands for rows and columns that do not exist.
+pub(super) static ZEROS: [f32; REDUCTION] = [0.0; REDUCTION];
 
 /// One run of the reduction within a block.
 #[derive(Clone, Copy)]
@@ -29,6 +39,8 @@ pub(super) struct Run {
 /// The right factor in panels: block by block of the reduction, panel by panel of `width` columns, row by row.
 pub(super) struct Packed {
     values: Vec<f32>,
+    /// Where the first panel begins, on a cache line.
+    start: usize,
     /// Blocks of the reduction.
     pub(super) blocks: Vec<Vec<Run>>,
     /// Rows of the reduction before each block, and all.
@@ -72,49 +84,44 @@ impl Packed {
             }))
             .collect();
         let lanes = lanes(isa);
-        let width = panel_vectors(isa) * lanes;
+        let width = VECTORS * lanes;
         let padded = right.columns.next_multiple_of(lanes);
         let rows = *before.last().unwrap_or(&0);
-        let mut values: Vec<MaybeUninit<f32>> = Vec::with_capacity(rows * padded);
-        values.resize_with(rows * padded, MaybeUninit::uninit);
+        let mut values: Vec<MaybeUninit<f32>> = Vec::with_capacity(rows * padded + ALIGNED);
+        values.resize_with(rows * padded + ALIGNED, MaybeUninit::uninit);
+        let start = values.as_ptr().align_offset(ALIGNED * size_of::<f32>());
+        values[..start].fill(MaybeUninit::new(0.0));
+        values[start + rows * padded..].fill(MaybeUninit::new(0.0));
         // A task takes some panels of a block, which lie one after another: its rows are then read in long stretches.
         let mut pieces = Vec::new();
-        let mut rest = &mut values[..];
+        let mut rest = &mut values[start..];
         for (block, ends) in blocks.iter().zip(before.windows(2)) {
             let len = ends[1] - ends[0];
-            for column in (0..padded).step_by(PACKED_PANELS * width) {
-                let columns = (PACKED_PANELS * width).min(padded - column);
-                let (piece, after) = std::mem::take(&mut rest).split_at_mut(len * columns);
+            for first in (0..padded).step_by(PACKED_PANELS * width) {
+                let columns = first..(first + PACKED_PANELS * width).min(padded);
+                let (to, after) = std::mem::take(&mut rest).split_at_mut(len * columns.len());
                 rest = after;
-                pieces.push((piece, block, column, len));
+                pieces.push(Piece {
+                    to,
+                    block,
+                    columns,
+                    width,
+                });
             }
         }
-        let pack = |(piece, block, column, len): (&mut [MaybeUninit<f32>], &Vec<Run>, usize, usize)| {
-            let mut panels: Vec<Panel> = piece
-                .chunks_mut((len * width).max(1))
-                .enumerate()
-                .map(|(i, values)| Panel {
-                    width: values.len() / len.max(1),
-                    values,
-                    column: column + i * width,
-                })
-                .collect();
-            vectorized(
-                #[inline(always)]
-                || pack_panels(&mut panels, right, block),
-            );
-        };
+        let pack = |piece: Piece| piece.pack(right, isa);
         if parallel {
             pieces.into_par_iter().for_each(pack);
         } else {
             pieces.into_iter().for_each(pack);
         }
         let mut values = std::mem::ManuallyDrop::new(values);
-        // SAFETY: the pieces cover the buffer and `pack_panels` writes every value of a piece; the two types have one
-        // layout.
+        // SAFETY: the pieces cover the buffer but for its ends, which are zeroed, and `Piece::pack` writes every value of
+        // a piece; the two types have one layout.
         let values = unsafe { Vec::from_raw_parts(values.as_mut_ptr().cast::<f32>(), values.len(), values.capacity()) };
         Self {
             values,
+            start,
             blocks,
             before,
             lanes,
@@ -126,77 +133,157 @@ impl Packed {
     pub(super) fn panel(&self, block: usize, column: usize, width: usize) -> &[f32] {
         let padded = self.columns.next_multiple_of(self.lanes);
         let len = self.before[block + 1] - self.before[block];
-        let start = self.before[block] * padded + column * len;
+        let start = self.start + self.before[block] * padded + column * len;
         &self.values[start..start + len * width]
     }
 }
 
-/// Some columns of a block of the right factor, row by row.
-struct Panel<'a> {
-    values: &'a mut [MaybeUninit<f32>],
-    column: usize,
+/// Panels of a block of the right factor.
+struct Piece<'a> {
+    /// Panel by panel, row by row.
+    to: &'a mut [MaybeUninit<f32>],
+    block: &'a [Run],
+    /// Columns, vectors of them; those beyond the factor's are zero.
+    columns: Range<usize>,
+    /// Columns of a panel, but for the last.
     width: usize,
 }
 
-impl Panel<'_> {
-    /// Columns that exist; the others are zero.
-    #[inline(always)]
-    fn inside(&self, right: &Right) -> usize {
-        right.columns.saturating_sub(self.column).min(self.width)
+impl Piece<'_> {
+    fn pack(mut self, right: &Right, isa: Isa) {
+        assert!(isa.is_here(), "this processor has no {isa:?}");
+        let mut row = 0;
+        for run in self.block {
+            let first = right.starts[run.tap] + run.from * right.row_stride;
+            if right.column_stride == 1 {
+                self.cut(right, isa, first, row, run.len);
+            } else {
+                for column in self.columns.clone().step_by(lanes(isa)) {
+                    if right.row_stride == 1 {
+                        self.turn(right, isa, first, row, run.len, column);
+                    } else {
+                        self.gather(right, isa, first, row, run.len, column);
+                    }
+                }
+            }
+            row += run.len;
+        }
     }
 
-    #[inline(always)]
-    fn row(&mut self, row: usize) -> &mut [MaybeUninit<f32>] {
-        &mut self.values[row * self.width..][..self.width]
+    /// Rows of a panel.
+    fn rows(&self) -> usize {
+        self.to.len() / self.columns.len().max(1)
+    }
+
+    /// Where row `row` of column `column` goes, and the width of its panel.
+    fn place(&self, row: usize, column: usize) -> (usize, usize) {
+        let before = (column - self.columns.start) / self.width * self.width;
+        let width = self.width.min(self.columns.len() - before);
+        let start = before * self.rows() + row * width;
+        (start + column - self.columns.start - before, width)
+    }
+
+    /// Rows whose values lie side by side.
+    fn cut(&mut self, right: &Right, isa: Isa, first: usize, row: usize, len: usize) {
+        let columns = self.columns.start..self.columns.end.min(right.columns);
+        let from = first + columns.start;
+        let from = &right.values[from..from + (len - 1) * right.row_stride + columns.len()];
+        assert!((row + len) * self.columns.len() <= self.to.len());
+        let cut = Cut {
+            from: from.as_ptr(),
+            stride: right.row_stride,
+            len,
+            columns: columns.len(),
+            to: self.to.as_mut_ptr().cast(),
+            row,
+            rows: self.rows(),
+        };
+        // SAFETY: the last row ends within `from`, the panels have rows `row` to `row + len` (asserted), and `isa` is
+        // here (asserted).
+        unsafe { run(isa, cut) };
+    }
+
+    /// Columns whose values lie side by side, a vector of them from `column`.
+    fn turn(&mut self, right: &Right, isa: Isa, first: usize, row: usize, len: usize, column: usize) {
+        let (start, width) = self.place(row, column);
+        let lanes = lanes(isa);
+        assert!(start + (len - 1) * width + lanes <= self.to.len());
+        let rows = std::array::from_fn(|lane| match column + lane < right.columns {
+            true => right.values[first + (column + lane) * right.column_stride..][..len].as_ptr(),
+            false => ZEROS[..len].as_ptr(),
+        });
+        let turn = Turn {
+            rows,
+            len,
+            to: self.to[start..].as_mut_ptr().cast(),
+            step: width,
+        };
+        // SAFETY: the rows were cut from slices of `len` values, the last place has room for a vector (asserted), and
+        // `isa` is here (asserted).
+        unsafe { run(isa, turn) };
+    }
+
+    /// Values that lie anywhere, a vector of columns from `column`.
+    fn gather(&mut self, right: &Right, isa: Isa, first: usize, row: usize, len: usize, column: usize) {
+        let lanes = lanes(isa);
+        let inside = right.columns.saturating_sub(column).min(lanes);
+        // Some rows at a time: each column is then read in runs, where its values lie near each other.
+        for i in (0..len).step_by(GATHERED_ROWS) {
+            let count = (len - i).min(GATHERED_ROWS);
+            let (start, width) = self.place(row + i, column);
+            let to = &mut self.to[start..][..(count - 1) * width + lanes];
+            for lane in 0..inside {
+                let from = first + i * right.row_stride + (column + lane) * right.column_stride;
+                let from = &right.values[from..=from + (count - 1) * right.row_stride];
+                for r in 0..count {
+                    to[r * width + lane].write(from[r * right.row_stride]);
+                }
+            }
+            to.chunks_mut(width)
+                .for_each(|row| row[inside..lanes].fill(MaybeUninit::new(0.0)));
+        }
     }
 }
 
-/// Copy the rows of the runs of a block into panels.
-#[inline(always)]
-fn pack_panels(panels: &mut [Panel], right: &Right, block: &[Run]) {
-    let mut row = 0;
-    for run in block {
-        let first = right.starts[run.tap] + run.from * right.row_stride;
-        if right.column_stride == 1 {
-            for i in 0..run.len {
-                for panel in panels.iter_mut() {
-                    let inside = panel.inside(right);
-                    let start = first + i * right.row_stride + panel.column;
-                    copy(panel.row(row + i), &right.values[start..start + inside]);
-                }
-            }
-        } else {
-            for panel in panels.iter_mut() {
-                let inside = panel.inside(right);
-                // Some rows at a time: each column is then read in runs, where its values lie side by side.
-                for i in (0..run.len).step_by(TRANSPOSED_ROWS) {
-                    let count = (run.len - i).min(TRANSPOSED_ROWS);
-                    let width = panel.width;
-                    let rows = &mut panel.values[(row + i) * width..][..count * width];
-                    for c in 0..inside {
-                        let start = first + i * right.row_stride + (panel.column + c) * right.column_stride;
-                        let from = &right.values[start..=start + (count - 1) * right.row_stride];
-                        for r in 0..count {
-                            rows[r * width + c].write(from[r * right.row_stride]);
-                        }
+/// Rows `stride` apart, cut into panels of `rows` rows each, where they are from row `row` on. The last panel has as
+/// many vectors as it needs, with zeros beyond the columns.
+struct Cut {
+    from: *const f32,
+    stride: usize,
+    len: usize,
+    columns: usize,
+    to: *mut f32,
+    row: usize,
+    rows: usize,
+}
+
+impl Kernel for Cut {
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let width = VECTORS * V::LANES;
+        let (whole, rest) = (self.columns / width, self.columns % width);
+        let last = rest.next_multiple_of(V::LANES);
+        for row in 0..self.len {
+            // SAFETY: the caller's: the columns of every row may be read, and the rows of every panel written.
+            unsafe {
+                let from = self.from.add(row * self.stride);
+                for panel in 0..whole {
+                    let (from, to) = (
+                        from.add(panel * width),
+                        self.to.add((panel * self.rows + self.row + row) * width),
+                    );
+                    for v in 0..VECTORS {
+                        V::load(from.add(v * V::LANES)).store(to.add(v * V::LANES));
                     }
-                    rows.chunks_exact_mut(width)
-                        .for_each(|row| row[inside..].fill(MaybeUninit::new(0.0)));
+                }
+                if rest > 0 {
+                    let to = self.to.add(whole * self.rows * width + (self.row + row) * last);
+                    for column in (0..rest).step_by(V::LANES) {
+                        V::load_first(from.add(whole * width + column), (rest - column).min(V::LANES))
+                            .store(to.add(column));
+                    }
                 }
             }
         }
-        row += run.len;
-    }
-}
-
-/// Copy a row of a panel, zero beyond its end.
-#[inline(always)]
-fn copy(to: &mut [MaybeUninit<f32>], from: &[f32]) {
-    if from.len() == to.len() {
-        to.iter_mut().zip(from).for_each(|(to, from)| _ = to.write(*from));
-    } else {
-        let (inside, outside) = to.split_at_mut(from.len());
-        inside.write_copy_of_slice(from);
-        outside.fill(MaybeUninit::new(0.0));
     }
 }
