@@ -23,7 +23,7 @@ from forward import REPOSITORY
 # First the groups that a function's own name decides, in order; then those that its callers may.
 GROUPS = [
     ("product, tile", r"bob_ops::flex::product::.*(tile|kernel|micro)|gemm_(f32|common)::.*microkernel|sgemm|dnnl|gemm_kernel"),
-    ("product, packing", r"bob_ops::flex::(product::.*pack|patches)|gemm_common::.*pack|im2col|col2im|jit_uni_reorder"),
+    ("product, packing", r"bob_ops::flex::(product::(.*pack|left)|turn|patches)|gemm_common::.*pack|im2col|col2im|jit_uni_reorder"),
     ("product, other", r"bob_ops::flex::(product|conv)\b|gemm_|addmm|convolution"),
     ("depthwise", r"bob_ops::flex::depthwise|depthwise"),
     ("norm", r"bob_ops::(flex::)?norm|batch_norm|layer_norm|LayerNorm"),

@@ -134,12 +134,12 @@ impl Finish {
                         match (self.activation, activated) {
                             (None, _) => {}
                             (Some(activation), None) => {
-                                each!(activation, A => out.iter_mut().for_each(|x| *x = A.of(*x)));
+                                each!(activation, A => for x in out.iter_mut() { *x = A.of(*x); });
                             }
                             (Some(activation), Some(activated)) => {
                                 // SAFETY: a product finishes every value once, so nobody else has these.
                                 let to = unsafe { activated.slice(start..start + count) };
-                                each!(activation, A => to.iter_mut().zip(out.iter()).for_each(|(to, x)| *to = A.of(*x)));
+                                each!(activation, A => for (to, x) in to.iter_mut().zip(out.iter()) { *to = A.of(*x); });
                             }
                         }
                     },

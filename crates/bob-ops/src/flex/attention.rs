@@ -125,7 +125,9 @@ impl Units {
                             let at = part * tokens + token;
                             inverse[at] = 1.0 / norm;
                             let out = &mut out[at * dim..][..dim];
-                            out.iter_mut().zip(from).for_each(|(out, x)| *out = x * inverse[at]);
+                            for (out, x) in out.iter_mut().zip(from) {
+                                *out = x * inverse[at];
+                            }
                         }
                     }
                 },
@@ -191,11 +193,15 @@ impl<'a> Head<'a> {
                     || match self.bias {
                         Some(bias) => {
                             let bias = &bias[(queries.start + row) * tokens + first..][..out.len()];
-                            out.iter_mut()
-                                .zip(bias)
-                                .for_each(|(out, bias)| *out = *out * self.scale + bias);
+                            for (out, bias) in out.iter_mut().zip(bias) {
+                                *out = *out * self.scale + bias;
+                            }
                         }
-                        None => out.iter_mut().for_each(|out| *out *= self.scale),
+                        None => {
+                            for out in out.iter_mut() {
+                                *out *= self.scale;
+                            }
+                        }
                     },
                 );
             },
@@ -248,10 +254,14 @@ pub(crate) fn forward(
                         || {
                             for (row, log_sum) in scores.chunks_exact_mut(tokens).zip(&mut log_sums[queries.clone()]) {
                                 let largest = max(row);
-                                row.iter_mut().for_each(|x| *x = weight(*x - largest));
+                                for x in row.iter_mut() {
+                                    *x = weight(*x - largest);
+                                }
                                 let total = sum(tokens, |i| row[i]);
                                 let inverse = 1.0 / total;
-                                row.iter_mut().for_each(|x| *x *= inverse);
+                                for x in row.iter_mut() {
+                                    *x *= inverse;
+                                }
                                 *log_sum = largest + total.ln();
                             }
                         },
@@ -365,7 +375,9 @@ impl Head<'_> {
                 #[inline(always)]
                 || {
                     for (row, log_sum) in scores.chunks_exact_mut(tokens).zip(&log_sums[queries.clone()]) {
-                        row.iter_mut().for_each(|x| *x = weight(*x - log_sum));
+                        for x in row.iter_mut() {
+                            *x = weight(*x - log_sum);
+                        }
                     }
                 },
             );
@@ -405,7 +417,9 @@ impl Head<'_> {
                     }
                     // Where they are of length one, the scale comes with their lengths.
                     if !self.has_units {
-                        score_grads.iter_mut().for_each(|grad| *grad *= self.scale);
+                        for grad in score_grads.iter_mut() {
+                            *grad *= self.scale;
+                        }
                     }
                 },
             );
@@ -452,9 +466,9 @@ impl Head<'_> {
                         // What is too short to be made one long was only divided by a constant.
                         let along = if inverse >= 1.0 / SMALLEST_NORM { 0.0 } else { along };
                         let factor = inverse * self.scale;
-                        grad.iter_mut()
-                            .zip(unit)
-                            .for_each(|(grad, unit)| *grad = (*grad - unit * along) * factor);
+                        for (grad, unit) in grad.iter_mut().zip(unit) {
+                            *grad = (*grad - unit * along) * factor;
+                        }
                     }
                 }
             },

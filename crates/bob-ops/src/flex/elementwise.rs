@@ -19,7 +19,11 @@ pub(crate) fn map(x: FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
             values.par_chunks_mut(CHUNK).for_each(|chunk| {
                 vectorized(
                     #[inline(always)]
-                    || chunk.iter_mut().for_each(|x| *x = f(*x)),
+                    || {
+                        for x in chunk.iter_mut() {
+                            *x = f(*x);
+                        }
+                    },
                 );
             });
             x
@@ -32,7 +36,11 @@ pub(crate) fn map(x: FlexTensor, f: impl Fn(f32) -> f32 + Sync) -> FlexTensor {
                     .for_each(|(out, from)| {
                         vectorized(
                             #[inline(always)]
-                            || out.iter_mut().zip(from).for_each(|(out, x)| *out = f(*x)),
+                            || {
+                                for (out, x) in out.iter_mut().zip(from) {
+                                    *out = f(*x);
+                                }
+                            },
                         );
                     });
             });
@@ -62,7 +70,11 @@ pub(crate) fn update(x: &mut FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) ->
                 .for_each(|(chunk, other)| {
                     vectorized(
                         #[inline(always)]
-                        || chunk.iter_mut().zip(other).for_each(|(x, y)| *x = f(*x, *y)),
+                        || {
+                            for (x, y) in chunk.iter_mut().zip(other) {
+                                *x = f(*x, *y);
+                            }
+                        },
                     );
                 });
         }
@@ -75,7 +87,11 @@ pub(crate) fn update(x: &mut FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) ->
                     .for_each(|((out, x), y)| {
                         vectorized(
                             #[inline(always)]
-                            || out.iter_mut().zip(x).zip(y).for_each(|((out, x), y)| *out = f(*x, *y)),
+                            || {
+                                for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+                                    *out = f(*x, *y);
+                                }
+                            },
                         );
                     });
             });

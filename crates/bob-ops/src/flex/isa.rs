@@ -60,7 +60,8 @@ impl Isa {
 /// Run `f` compiled for the widest vectors of this processor. Write `#[inline(always)]` before it.
 ///
 /// A function that takes closures by value would call them through a shim, which the compiler does not inline here; and
-/// what is not inlined is compiled for every processor, many times slower.
+/// what is not inlined is compiled for every processor, many times slower. For the same reason write loops in it: the
+/// `for_each` and `fold` of iterators are functions that take closures, and were found called.
 #[inline(always)]
 pub(crate) fn vectorized<R>(f: impl FnMut() -> R) -> R {
     struct Run<F>(F);

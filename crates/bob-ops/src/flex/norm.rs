@@ -59,9 +59,12 @@ fn channel_moments(x: &[f32], channels: usize) -> [Vec<f64>; 2] {
             vectorized(
                 #[inline(always)]
                 || {
-                    rows.chunks_exact(channels)
-                        .for_each(|row| add_bias(&mut mean, Some(row)));
-                    mean.iter_mut().for_each(|mean| *mean /= count as f32);
+                    for row in rows.chunks_exact(channels) {
+                        add_bias(&mut mean, Some(row));
+                    }
+                    for mean in &mut mean {
+                        *mean /= count as f32;
+                    }
                     for row in rows.chunks_exact(channels) {
                         for ((square, x), mean) in squares.iter_mut().zip(row).zip(&mean) {
                             *square += (x - mean) * (x - mean);
@@ -177,7 +180,9 @@ fn affine_by(out: &mut [f32], from: &[f32], map: &ChannelMap, f: impl Fn(f32) ->
                 || {
                     for (out, from) in out.chunks_exact_mut(channels).zip(from.chunks_exact(channels)) {
                         let rows = out.iter_mut().zip(from).zip(&map.scale).zip(&map.shift);
-                        rows.for_each(|(((out, x), scale), shift)| *out = f(x * scale + shift));
+                        for (((out, x), scale), shift) in rows {
+                            *out = f(x * scale + shift);
+                        }
                     }
                 },
             );

@@ -137,10 +137,9 @@ pub(crate) fn gate(x: &FlexTensor, gate: &FlexTensor) -> FlexTensor {
                     #[inline(always)]
                     || {
                         for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                            out.iter_mut()
-                                .zip(x)
-                                .zip(gate)
-                                .for_each(|((out, x), gate)| *out = x * gate);
+                            for ((out, x), gate) in out.iter_mut().zip(x).zip(gate) {
+                                *out = x * gate;
+                            }
                         }
                     },
                 );
@@ -166,7 +165,9 @@ pub(crate) fn sum_of_products(x: &FlexTensor, y: &FlexTensor) -> FlexTensor {
                     #[inline(always)]
                     || {
                         for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact(channels)) {
-                            part.iter_mut().zip(x).zip(y).for_each(|((part, x), y)| *part += x * y);
+                            for ((part, x), y) in part.iter_mut().zip(x).zip(y) {
+                                *part += x * y;
+                            }
                         }
                     },
                 );
