@@ -27,10 +27,35 @@ pub(super) trait Vector: Copy {
     unsafe fn store_first(self, to: *mut f32, count: usize);
     /// `self * factor + term`; rounded once where the processor has the instruction.
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self;
-    /// Fetch what lies at an address, which may be any, into the cache, where the processor can.
-    fn prefetch(_at: *const f32) {}
     /// The first `LANES` registers turned around: lane `l` of register `r` becomes lane `r` of register `l`.
     unsafe fn transpose(rows: [Self; MOST_LANES]) -> [Self; MOST_LANES];
+}
+
+/// Fetch what lies at an address, which may be any, into the cache, where the processor can.
+#[inline(always)]
+pub(super) fn prefetch(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint that every x86-64 has; nothing is read that the program could see.
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Turn every four registers around within each of their quarters or halves, by the instructions of their width.
+#[cfg(target_arch = "x86_64")]
+macro_rules! turn_fours {
+    ($rows:expr, $low:ident, $high:ident, $shuffle:ident) => {
+        for four in $rows.chunks_exact_mut(4) {
+            let [a, b] = [$low(four[0], four[1]), $high(four[0], four[1])];
+            let [c, d] = [$low(four[2], four[3]), $high(four[2], four[3])];
+            four[0] = $shuffle::<0x44>(a, c);
+            four[1] = $shuffle::<0xee>(a, c);
+            four[2] = $shuffle::<0x44>(b, d);
+            four[3] = $shuffle::<0xee>(b, d);
+        }
+    };
 }
 
 /// What is computed with the registers of any instruction set.
@@ -111,30 +136,11 @@ impl Vector for __m512 {
         unsafe { _mm512_fmadd_ps(self, factor, term) }
     }
     #[inline(always)]
-    fn prefetch(at: *const f32) {
-        // SAFETY: a hint that every x86-64 has; nothing is read that the program could see.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
-    #[inline(always)]
     unsafe fn transpose(mut rows: [Self; MOST_LANES]) -> [Self; MOST_LANES] {
         // SAFETY: the caller's: AVX-512 is there.
         unsafe {
             // Within every quarter of the registers: four rows by four lanes, turned around.
-            for four in rows.chunks_exact_mut(4) {
-                let [a, b] = [
-                    _mm512_unpacklo_ps(four[0], four[1]),
-                    _mm512_unpackhi_ps(four[0], four[1]),
-                ];
-                let [c, d] = [
-                    _mm512_unpacklo_ps(four[2], four[3]),
-                    _mm512_unpackhi_ps(four[2], four[3]),
-                ];
-                let [a, b, c, d] = [a, b, c, d].map(|x| _mm512_castps_pd(x));
-                four[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-                four[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-                four[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-                four[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
-            }
+            turn_fours!(rows, _mm512_unpacklo_ps, _mm512_unpackhi_ps, _mm512_shuffle_ps);
             // Then four by four quarters.
             for i in 0..4 {
                 let even = _mm512_shuffle_f32x4::<0x88>(rows[i], rows[4 + i]);
@@ -192,29 +198,11 @@ impl Vector for __m256 {
         unsafe { _mm256_fmadd_ps(self, factor, term) }
     }
     #[inline(always)]
-    fn prefetch(at: *const f32) {
-        // SAFETY: a hint that every x86-64 has; nothing is read that the program could see.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
-    #[inline(always)]
     unsafe fn transpose(mut rows: [Self; MOST_LANES]) -> [Self; MOST_LANES] {
         // SAFETY: the caller's: AVX2 is there.
         unsafe {
             // Within both halves of the registers: four rows by four lanes, turned around.
-            for four in rows[..8].chunks_exact_mut(4) {
-                let [a, b] = [
-                    _mm256_unpacklo_ps(four[0], four[1]),
-                    _mm256_unpackhi_ps(four[0], four[1]),
-                ];
-                let [c, d] = [
-                    _mm256_unpacklo_ps(four[2], four[3]),
-                    _mm256_unpackhi_ps(four[2], four[3]),
-                ];
-                four[0] = _mm256_shuffle_ps::<0x44>(a, c);
-                four[1] = _mm256_shuffle_ps::<0xee>(a, c);
-                four[2] = _mm256_shuffle_ps::<0x44>(b, d);
-                four[3] = _mm256_shuffle_ps::<0xee>(b, d);
-            }
+            turn_fours!(rows[..8], _mm256_unpacklo_ps, _mm256_unpackhi_ps, _mm256_shuffle_ps);
             // Then two by two halves.
             for i in 0..4 {
                 let [first, second] = [rows[i], rows[4 + i]];

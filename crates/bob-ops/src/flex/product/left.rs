@@ -36,20 +36,16 @@ impl Tiles {
         if self.values.len() < needed {
             self.values.resize(needed, 0.0);
         }
-        let tiles = rows.clone().step_by(self.height);
-        let tiles = tiles.map(|first| first..(first + self.height).min(rows.end));
-        let start = |row: usize, run: &Run| {
-            let start = left.locate(left.origin(row), run.tap)?;
-            Some(start + run.from * left.step())
-        };
+        let origins: Vec<_> = rows.map(|row| left.origin(row)).collect();
+        let start = |origin, run: &Run| Some(left.locate(origin, run.tap)? + run.from * left.step());
         if left.step() == 1 {
             // In the order of the places, as a vector beyond the last may be overwritten.
-            for tile in tiles {
-                let mut to = (tile.start - rows.start) * self.len;
+            let mut to = 0;
+            for tile in origins.chunks(self.height) {
                 for run in block {
                     let end = to + run.len * tile.len();
                     let room = &mut self.values[to..end + MOST_LANES];
-                    turn(isa, values, tile.clone(), |row| start(row, run), run.len, room);
+                    turn(isa, values, tile, |origin| start(origin, run), run.len, room);
                     to = end;
                 }
             }
@@ -58,9 +54,9 @@ impl Tiles {
             let mut parts = Vec::new();
             for run in block {
                 parts.clear();
-                for tile in tiles.clone() {
-                    let to = (tile.start - rows.start) * self.len + before * tile.len();
-                    collect(tile, |row| start(row, run), to, &mut parts);
+                for (i, tile) in origins.chunks(self.height).enumerate() {
+                    let to = i * self.height * self.len + before * tile.len();
+                    collect(tile, |origin| start(origin, run), to, &mut parts);
                 }
                 copy(isa, values, &parts, left.step(), run.len, &mut self.values);
                 before += run.len;
@@ -77,19 +73,12 @@ impl Tiles {
 }
 
 /// Pack the rows of a tile, whose values lie side by side.
-fn turn(
-    isa: Isa,
-    values: &[f32],
-    tile: Range<usize>,
-    start: impl Fn(usize) -> Option<usize>,
-    len: usize,
-    to: &mut [f32],
-) {
+fn turn<O: Copy>(isa: Isa, values: &[f32], tile: &[O], start: impl Fn(O) -> Option<usize>, len: usize, to: &mut [f32]) {
     let count = tile.len();
     assert!((len - 1) * count + MOST_LANES <= to.len());
     let mut rows = [ZEROS[..len].as_ptr(); MOST_LANES];
-    for (place, row) in rows.iter_mut().zip(tile) {
-        if let Some(start) = start(row) {
+    for (place, origin) in rows.iter_mut().zip(tile) {
+        if let Some(start) = start(*origin) {
             *place = values[start..start + len].as_ptr();
         }
     }
@@ -116,15 +105,15 @@ struct Part {
 }
 
 /// The parts of the rows of a tile, which goes to `to`.
-fn collect(tile: Range<usize>, start: impl Fn(usize) -> Option<usize>, to: usize, parts: &mut Vec<Part>) {
-    let mut row = tile.start;
-    while row < tile.end {
-        let from = start(row);
-        let beside = |other: &usize| from.is_some_and(|from| start(*other) == Some(from + other - row));
-        let width = 1 + (row + 1..tile.end).take_while(beside).count();
+fn collect<O: Copy>(tile: &[O], start: impl Fn(O) -> Option<usize>, to: usize, parts: &mut Vec<Part>) {
+    let mut row = 0;
+    while row < tile.len() {
+        let from = start(tile[row]);
+        let beside = |other: &usize| from.is_some_and(|from| start(tile[*other]) == Some(from + other - row));
+        let width = 1 + (row + 1..tile.len()).take_while(beside).count();
         parts.push(Part {
             from,
-            to: to + row - tile.start,
+            to: to + row,
             width,
             count: tile.len(),
         });

@@ -101,7 +101,7 @@ impl Packed {
                 let columns = first..(first + PACKED_PANELS * width).min(padded);
                 let (to, after) = std::mem::take(&mut rest).split_at_mut(len * columns.len());
                 rest = after;
-                pieces.push(Piece {
+                pieces.push(Panels {
                     to,
                     block,
                     columns,
@@ -109,14 +109,14 @@ impl Packed {
                 });
             }
         }
-        let pack = |piece: Piece| piece.pack(right, isa);
+        let pack = |panels: Panels| panels.pack(right, isa);
         if parallel {
             pieces.into_par_iter().for_each(pack);
         } else {
             pieces.into_iter().for_each(pack);
         }
         let mut values = std::mem::ManuallyDrop::new(values);
-        // SAFETY: the pieces cover the buffer but for its ends, which are zeroed, and `Piece::pack` writes every value of
+        // SAFETY: the pieces cover the buffer but for its ends, which are zeroed, and `Panels::pack` writes every value of
         // a piece; the two types have one layout.
         let values = unsafe { Vec::from_raw_parts(values.as_mut_ptr().cast::<f32>(), values.len(), values.capacity()) };
         Self {
@@ -139,7 +139,7 @@ impl Packed {
 }
 
 /// Panels of a block of the right factor.
-struct Piece<'a> {
+struct Panels<'a> {
     /// Panel by panel, row by row.
     to: &'a mut [MaybeUninit<f32>],
     block: &'a [Run],
@@ -149,7 +149,7 @@ struct Piece<'a> {
     width: usize,
 }
 
-impl Piece<'_> {
+impl Panels<'_> {
     fn pack(mut self, right: &Right, isa: Isa) {
         assert!(isa.is_here(), "this processor has no {isa:?}");
         let mut row = 0;

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "pointers to rows, and vector instructions")]
 
 use super::super::isa::Isa;
-use super::super::vector::{Kernel, Portable, Vector};
+use super::super::vector::{Kernel, Portable, Vector, prefetch};
 
 /// Rows of a tile at most.
 pub(super) const MOST_ROWS: usize = 14;
@@ -77,7 +77,7 @@ impl Tile<'_> {
             let (mut left, mut panel) = (self.left.as_ptr(), self.panel.as_ptr());
             let to: [*mut f32; ROWS] = std::array::from_fn(|row| self.to.add(self.rows[row]));
             for row in to {
-                (0..VECTORS).for_each(|v| V::prefetch(row.wrapping_add(v * V::LANES)));
+                (0..VECTORS).for_each(|v| prefetch(row.wrapping_add(v * V::LANES)));
             }
             for _ in 0..self.left.len() / ROWS {
                 let right: [V; VECTORS] = std::array::from_fn(|v| V::load(panel.add(v * V::LANES)));
