@@ -139,7 +139,9 @@ impl Finish {
                             (Some(activation), Some(activated)) => {
                                 // SAFETY: a product finishes every value once, so nobody else has these.
                                 let to = unsafe { activated.slice(start..start + count) };
-                                each!(activation, A => for (to, x) in to.iter_mut().zip(out.iter()) { *to = A.of(*x); });
+                                each!(activation, A => for (to, x) in to.iter_mut().zip(out.iter_mut()) {
+                                    (*to, *x) = (A.of(*x), A.slope(*x));
+                                });
                             }
                         }
                     },
@@ -147,13 +149,13 @@ impl Finish {
             })
         };
         match self.activation {
-            // The backward pass needs what went into such an activation.
+            // The slope shares most of its work with the activation, and takes the room that its input would.
             Some(activation) if keep && !activation.is_told_by_output() => {
-                let mut before = Vec::new();
+                let mut slope = Vec::new();
                 let output = filled(shape.num_elements(), |output| {
-                    before.push(finished(Some(&Shared::new(output))));
+                    slope.push(finished(Some(&Shared::new(output))));
                 });
-                (tensor(output, shape), before)
+                (tensor(output, shape), slope)
             }
             Some(_) if keep => {
                 let output = finished(None);
@@ -168,7 +170,11 @@ impl Finish {
     pub(crate) fn flex_backward(self, pass: &mut FlexBackward) -> FlexTensor {
         if let Some(activation) = self.activation {
             // In place, which a second handle to the gradient would prevent.
-            each!(activation, A => update(&mut pass.grad, &pass.kept[0], |grad, x| grad * A.slope(x)));
+            if activation.is_told_by_output() {
+                each!(activation, A => update(&mut pass.grad, &pass.kept[0], |grad, output| grad * A.slope(output)));
+            } else {
+                update(&mut pass.grad, &pass.kept[0], |grad, slope| grad * slope);
+            }
         }
         dense(&pass.grad)
     }
