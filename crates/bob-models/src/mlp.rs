@@ -91,7 +91,8 @@ pub(crate) fn scaled<const D: usize>(
     let (weight, bias) = match gamma {
         Some(gamma) => {
             let scale = gamma.clone().cast(weight.dtype()).unsqueeze();
-            (weight * scale, bias.map(|bias| bias * gamma))
+            let weight = bob_ops::gate_channels(weight.unsqueeze(), scale).squeeze_dim(0);
+            (weight, bias.map(|bias| bias * gamma))
         }
         None => (weight, bias),
     };

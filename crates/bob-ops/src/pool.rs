@@ -154,7 +154,8 @@ impl Operation for MeanPool {
     }
 }
 
-/// Every channel of every entry times its gate, as squeeze-and-excitation does (Hu et al., arXiv:1709.01507).
+/// Every channel of every entry times its gate, as squeeze-and-excitation does (Hu et al., arXiv:1709.01507); also a
+/// matrix whose columns have each a scale.
 ///
 /// # Shapes
 ///   - x, output: `[batch, tokens, channels]`

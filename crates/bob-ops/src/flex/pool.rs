@@ -127,22 +127,24 @@ pub(crate) fn mean_pool_backward(shape: [usize; 3], grad: &FlexTensor) -> FlexTe
 pub(crate) fn gate(x: &FlexTensor, gate: &FlexTensor) -> FlexTensor {
     let shape @ [_, tokens, channels] = x.shape().dims::<3>();
     let [x, gate] = [x, gate].map(dense);
+    let [entry, rows, channels] = [tokens * channels, ROWS * channels, channels].map(|values| values.max(1));
     let out = filled(values(&x).len(), |out| {
-        let entry = (tokens * channels).max(1);
         out.par_chunks_mut(entry)
             .zip(values(&x).par_chunks(entry))
-            .zip(values(&gate).par_chunks(channels.max(1)))
+            .zip(values(&gate).par_chunks(channels))
             .for_each(|((out, x), gate)| {
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                            for ((out, x), gate) in out.iter_mut().zip(x).zip(gate) {
-                                *out = x * gate;
+                out.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(out, x)| {
+                    vectorized(
+                        #[inline(always)]
+                        || {
+                            for (out, x) in out.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
+                                for ((out, x), gate) in out.iter_mut().zip(x).zip(gate) {
+                                    *out = x * gate;
+                                }
                             }
-                        }
-                    },
-                );
+                        },
+                    );
+                });
             });
     });
     tensor(out, shape)
@@ -152,14 +154,14 @@ pub(crate) fn gate(x: &FlexTensor, gate: &FlexTensor) -> FlexTensor {
 pub(crate) fn sum_of_products(x: &FlexTensor, y: &FlexTensor) -> FlexTensor {
     let [batch, tokens, channels] = x.shape().dims();
     let [x, y] = [x, y].map(dense);
-    let entry = (tokens * channels).max(1);
+    let [entry, rows] = [tokens * channels, ROWS * channels].map(|values| values.max(1));
     let mut sums = vec![0.0; batch * channels];
     sums.par_chunks_mut(channels.max(1))
         .zip(values(&x).par_chunks(entry))
         .zip(values(&y).par_chunks(entry))
         .for_each(|((sums, x), y)| {
             // Some rows at a time, so that long sums stay exact.
-            for (x, y) in x.chunks(ROWS * channels).zip(y.chunks(ROWS * channels)) {
+            let sum = |(x, y): (&[f32], &[f32])| {
                 let mut part = vec![0.0; channels];
                 vectorized(
                     #[inline(always)]
@@ -171,7 +173,11 @@ pub(crate) fn sum_of_products(x: &FlexTensor, y: &FlexTensor) -> FlexTensor {
                         }
                     },
                 );
-                super::sums::add_bias(sums, Some(&part));
+                part
+            };
+            let parts: Vec<Vec<f32>> = x.par_chunks(rows).zip(y.par_chunks(rows)).map(sum).collect();
+            for part in &parts {
+                super::sums::add_bias(sums, Some(part));
             }
         });
     tensor(sums, [batch, channels])
