@@ -121,7 +121,7 @@ impl Units {
                         let start = sizes.part(entry, head, part);
                         for token in 0..tokens {
                             let from = &qkv[start + token * 3 * sizes.width()..][..dim];
-                            let norm = sum(dim, |d| from[d] * from[d]).sqrt().max(SMALLEST_NORM);
+                            let norm = sum([from], |[x]| x * x).sqrt().max(SMALLEST_NORM);
                             let at = part * tokens + token;
                             inverse[at] = 1.0 / norm;
                             let out = &mut out[at * dim..][..dim];
@@ -257,7 +257,7 @@ pub(crate) fn forward(
                                 for x in row.iter_mut() {
                                     *x = weight(*x - largest);
                                 }
-                                let total = sum(tokens, |i| row[i]);
+                                let total = sum([&*row], |[x]| x);
                                 let inverse = 1.0 / total;
                                 for x in row.iter_mut() {
                                     *x *= inverse;
@@ -406,7 +406,7 @@ impl Head<'_> {
                 || {
                     for (grads, weights) in score_grads.chunks_exact_mut(tokens).zip(scores.chunks_exact(tokens)) {
                         let (grads, weights) = (&mut grads[..tokens], &weights[..tokens]);
-                        let mean = sum(tokens, |i| grads[i] * weights[i]);
+                        let mean = sum([&*grads, weights], |[grad, weight]| grad * weight);
                         for i in 0..tokens {
                             grads[i] = weights[i] * (grads[i] - mean);
                         }
@@ -458,7 +458,7 @@ impl Head<'_> {
                         // SAFETY: the rows of this entry and head belong to this task alone.
                         let grad = unsafe { out.slice(from..from + dim) };
                         let unit = &units.values[(part * tokens + token) * dim..][..dim];
-                        let along = sum(dim, |d| grad[d] * unit[d]);
+                        let along = sum([&*grad, unit], |[grad, unit]| grad * unit);
                         if part == 0 {
                             scale_grad += along;
                         }

@@ -28,10 +28,10 @@ pub(crate) fn loss_and_gradient(logits: &FlexTensor, targets: &FlexTensor) -> (F
                         for c in 0..classes {
                             grad[c] = exp(logits[c] - largest);
                         }
-                        let total = sum(classes, |c| grad[c]);
-                        let weight = sum(classes, |c| targets[c]);
+                        let total = sum([&*grad], |[x]| x);
+                        let weight = sum([targets], |[x]| x);
                         let log_total = largest + total.ln();
-                        let loss = sum(classes, |c| targets[c] * (log_total - logits[c]));
+                        let loss = sum([targets, logits], |[target, logit]| target * (log_total - logit));
                         let (factor, mean) = (weight / total, 1.0 / batch as f32);
                         for c in 0..classes {
                             grad[c] = (grad[c] * factor - targets[c]) * mean;

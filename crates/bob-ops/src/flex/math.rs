@@ -69,21 +69,38 @@ pub(crate) fn tanh(x: f32) -> f32 {
 /// Values that are summed side by side, so that a sum fills vectors and has one order on every processor.
 const LANES: usize = 16;
 
-/// `Σ f(i)` over `0..len`, in a fixed order.
+/// `Σ f(x[i], y[i], …)` over slices of one length, in a fixed order.
+///
+/// # Panics
+/// Where a slice is shorter than the first.
 #[inline(always)]
-pub(crate) fn sum(len: usize, f: impl Fn(usize) -> f32) -> f32 {
+pub(crate) fn sum<const N: usize>(slices: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
+    let len = slices[0].len();
     let mut lanes = [0.0_f32; LANES];
     let whole = len / LANES * LANES;
     let mut i = 0;
     while i < whole {
+        // One check for all lanes: with one for each, nothing would be a vector.
+        let mut blocks = [[0.0_f32; LANES]; N];
+        for (block, slice) in blocks.iter_mut().zip(slices) {
+            block.copy_from_slice(&slice[i..i + LANES]);
+        }
         for (lane, sum) in lanes.iter_mut().enumerate() {
-            *sum += f(i + lane);
+            let mut values = [0.0; N];
+            for (value, block) in values.iter_mut().zip(&blocks) {
+                *value = block[lane];
+            }
+            *sum += f(values);
         }
         i += LANES;
     }
     let mut rest = 0.0;
     for i in whole..len {
-        rest += f(i);
+        let mut values = [0.0; N];
+        for (value, slice) in values.iter_mut().zip(slices) {
+            *value = slice[i];
+        }
+        rest += f(values);
     }
     fold(lanes, |a, b| a + b) + rest
 }

@@ -378,8 +378,8 @@ pub(crate) fn layer_norm(
                         let rows = out.chunks_exact_mut(channels).zip(from.chunks_exact(channels));
                         for ((out, x), moments) in rows.zip(moments.chunks_exact_mut(2)) {
                             let (out, x, gamma) = (&mut out[..channels], &x[..channels], &gamma[..channels]);
-                            let mean = sum(channels, |c| x[c]) / channels as f32;
-                            let squares = sum(channels, |c| (x[c] - mean) * (x[c] - mean));
+                            let mean = sum([x], |[x]| x) / channels as f32;
+                            let squares = sum([x], |[x]| (x - mean) * (x - mean));
                             let inverse = 1.0 / (squares / channels as f32 + epsilon as f32).sqrt();
                             match beta {
                                 Some(beta) => {
@@ -433,9 +433,10 @@ pub(crate) fn layer_norm_backward(
                             let gamma = &gamma[..channels];
                             let (gammas, betas) = (&mut gammas[..channels], &mut betas[..channels]);
                             let (mean, inverse) = (moments[0], moments[1]);
-                            let level = sum(channels, |c| grad[c] * gamma[c]) / channels as f32;
-                            let along = sum(channels, |c| grad[c] * gamma[c] * (x[c] - mean)) * inverse * inverse
-                                / channels as f32;
+                            let level = sum([grad, gamma], |[grad, gamma]| grad * gamma) / channels as f32;
+                            let along =
+                                sum([grad, gamma, x], |[grad, gamma, x]| grad * gamma * (x - mean)) * inverse * inverse
+                                    / channels as f32;
                             for c in 0..channels {
                                 let centred = x[c] - mean;
                                 gammas[c] += grad[c] * centred * inverse;
