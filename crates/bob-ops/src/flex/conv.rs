@@ -167,10 +167,10 @@ pub(crate) fn weight_backward(
     let grad = dense(grad);
     let x = dense(x);
     let found = filled(shape.iter().product(), |out| {
-        let (x, geometry) = padded(&x, &geometry, options);
         if is_depthwise(shape, options.groups) {
             return depthwise::weight_backward(values(&x), values(&grad), &geometry, channels, out);
         }
+        let (x, geometry) = padded(&x, &geometry, options);
         let out = Shared::new(out);
         let per_group = outer / options.groups;
         for group in 0..options.groups {

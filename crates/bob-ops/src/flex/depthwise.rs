@@ -1,206 +1,73 @@
 //! Depthwise convolutions, channels last: the vectors run along the channels, so any stride and dilation is as fast.
+//!
+//! A task takes some channels and rows of an image and copies what they meet (see [`super::bands`]). In the copy, which
+//! has the padding too, all results of a row meet the same kernel pixels, and neighbours meet neighbours.
 #![expect(unsafe_code, reason = "vector instructions")]
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::bands::{LINE, Layout, Line};
+use super::buffer::Shared;
 use super::isa::Isa;
 use super::patches::Geometry;
-use super::vector::{Kernel, Vector, run};
+use super::vector::{Kernel, Vector, prefetch, run};
 
-/// A kernel pixel as a line of output pixels meets it.
-#[derive(Clone)]
-struct Tap {
-    /// Where the value for output pixel 0 would be; outside the buffer where that pixel does not meet the tap.
-    from: isize,
-    /// Where the weights begin.
-    weight: usize,
-    /// Output pixels that meet it.
-    pixels: Range<usize>,
+/// Lines of channels that a task takes at most: the fewer, the shorter are the runs of memory that it reads and writes.
+const BLOCK: usize = 9;
+/// Tasks to split into, at least, where there are rows enough.
+const TASKS: usize = 16;
+/// Lines that a task copies at once, unless a single row needs more: a part of the second-level cache.
+const BAND: usize = 8192;
+/// Rows of results that are summed for one line of channels before the next line, as they meet much of the same.
+const ROWS: usize = 4;
+/// Results of a row that are summed side by side; half as many where no more are left.
+const GROUP: usize = 14;
+
+thread_local! {
+    /// The copies of a task, kept for the next.
+    static COPIES: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Pixels that are summed side by side.
-const SIDE_BY_SIDE: usize = 4;
-
-/// `out[n * out_step + c] = Σ from[tap + n * step + c] · weight[tap + c]` for `pixels` values of `n`.
-struct Line<'a> {
-    isa: Isa,
-    from: &'a [f32],
-    step: usize,
-    weight: &'a [f32],
-    taps: &'a [Tap],
-    pixels: usize,
-    channels: usize,
+/// The first `len` lines of `copies`, which hold anything.
+fn room(copies: &mut Vec<Line>, len: usize) -> &mut [Line] {
+    if copies.len() < len {
+        copies.resize(len, Line::ZERO);
+    }
+    &mut copies[..len]
 }
 
-/// Some pixels of a line, which all meet the same taps.
-struct Pixels<'a> {
-    line: &'a Line<'a>,
-    /// Where the values of the first pixel and the weights of every tap begin.
-    taps: &'a [[usize; 2]],
-    count: usize,
-    out: *mut f32,
-    out_step: usize,
+/// The channels of every task: whole lines, and as evenly as these allow.
+fn blocks(channels: usize) -> Vec<Range<usize>> {
+    let lines = channels.div_ceil(LINE);
+    pieces(0..channels, LINE * lines.div_ceil(lines.div_ceil(BLOCK))).collect()
 }
 
-impl Kernel for Pixels<'_> {
-    #[inline(always)]
-    unsafe fn run<V: Vector>(self) {
-        // SAFETY: the caller's.
-        unsafe { self.line.pixels::<V>(self.taps, self.count, self.out, self.out_step) }
-    }
+/// The rows of every task: in `least` bands or more, so many that one asks for few `lines`, and as evenly as whole rows
+/// allow.
+fn bands(rows: usize, least: usize, lines: impl Fn(Range<usize>) -> usize) -> Vec<Range<usize>> {
+    let fits = |bands: &usize| lines(0..rows.div_ceil(*bands)) <= BAND;
+    let bands = (least..rows).find(fits).unwrap_or(rows);
+    pieces(0..rows, rows.div_ceil(bands)).collect()
 }
 
-impl Line<'_> {
-    /// Compute the line into `out`, whose pixels are `out_step` apart.
-    fn compute(&self, out: &mut [f32], out_step: usize) {
-        let inside = self.taps.iter().fold(0..self.pixels, |inside, tap| {
-            inside.start.max(tap.pixels.start)..inside.end.min(tap.pixels.end)
-        });
-        let inside = if inside.is_empty() { 0..0 } else { inside };
-        let mut some = Vec::with_capacity(self.taps.len());
-        let mut n = 0;
-        while n < self.pixels {
-            let count = if inside.contains(&n) { inside.len() } else { 1 };
-            // From the first value to the end of the last pixel.
-            let span = |step: usize| (count - 1).checked_mul(step)?.checked_add(self.channels);
-            some.clear();
-            let met = self.taps.iter().filter(|tap| tap.pixels.contains(&n));
-            some.extend(met.map(|tap| {
-                let from = usize::try_from(tap.from + (n * self.step) as isize).expect("the pixel meets the tap");
-                let last = span(self.step).and_then(|span| from.checked_add(span));
-                assert!(last.is_some_and(|last| last <= self.from.len()));
-                assert!(tap.weight + self.channels <= self.weight.len());
-                [from, tap.weight]
-            }));
-            let out = &mut out[n * out_step..];
-            assert!(span(out_step).is_some_and(|last| last <= out.len()));
-            let pixels = Pixels {
-                line: self,
-                taps: &some,
-                count,
-                out: out.as_mut_ptr(),
-                out_step,
-            };
-            // SAFETY: every tap's values, weights and the output are within their slices, as asserted, and the
-            // instruction set is here.
-            unsafe { run(self.isa, pixels) };
-            n += count;
-        }
-    }
+/// A range in pieces of `most`, but for the last.
+fn pieces(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+    let starts = range.clone().step_by(most);
+    starts.map(move |start| start..range.end.min(start + most))
+}
 
-    /// # Safety
-    /// For every tap and pixel, `channels` values lie in `from`, in `weight` and, from `out`, in memory that is ours;
-    /// the processor has the instruction set of `V`.
-    #[inline(always)]
-    unsafe fn pixels<V: Vector>(&self, taps: &[[usize; 2]], count: usize, out: *mut f32, out_step: usize) {
-        let mut n = 0;
-        while n < count {
-            let left = count - n;
-            // SAFETY: the caller's, for the pixels from `n`.
-            unsafe {
-                let out = out.add(n * out_step);
-                if left >= SIDE_BY_SIDE {
-                    self.channels::<V, SIDE_BY_SIDE>(taps, n, out, out_step);
-                    n += SIDE_BY_SIDE;
-                } else {
-                    self.channels::<V, 1>(taps, n, out, out_step);
-                    n += 1;
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`Self::pixels`], for pixels `n..n + PIXELS`.
-    #[inline(always)]
-    unsafe fn channels<V: Vector, const PIXELS: usize>(
-        &self,
-        taps: &[[usize; 2]],
-        n: usize,
-        out: *mut f32,
-        out_step: usize,
-    ) {
-        let mut channel = 0;
-        while channel < self.channels {
-            let left = self.channels - channel;
-            // SAFETY: the caller's, for the channels from `channel`.
-            unsafe {
-                let out = out.add(channel);
-                if left >= 4 * V::LANES {
-                    self.sum::<V, PIXELS, 4>(taps, n, channel, out, out_step);
-                    channel += 4 * V::LANES;
-                } else if left >= V::LANES {
-                    self.sum::<V, PIXELS, 1>(taps, n, channel, out, out_step);
-                    channel += V::LANES;
-                } else {
-                    self.sum_first::<V, PIXELS>(taps, n, channel, left, out, out_step);
-                    channel = self.channels;
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`Self::pixels`], for `PIXELS` pixels and `VECTORS` vectors of channels.
-    #[inline(always)]
-    unsafe fn sum<V: Vector, const PIXELS: usize, const VECTORS: usize>(
-        &self,
-        taps: &[[usize; 2]],
-        n: usize,
-        channel: usize,
-        out: *mut f32,
-        out_step: usize,
-    ) {
-        // SAFETY: the caller's.
-        unsafe {
-            let mut sums = [[V::splat(0.0); VECTORS]; PIXELS];
-            for [from, weight] in taps {
-                let from = self.from.as_ptr().add(from + n * self.step + channel);
-                let weight = self.weight.as_ptr().add(weight + channel);
-                let weights: [V; VECTORS] = std::array::from_fn(|v| V::load(weight.add(v * V::LANES)));
-                for (pixel, sums) in sums.iter_mut().enumerate() {
-                    let from = from.add(pixel * self.step);
-                    for v in 0..VECTORS {
-                        sums[v] = V::load(from.add(v * V::LANES)).mul_add(weights[v], sums[v]);
-                    }
-                }
-            }
-            for (pixel, sums) in sums.into_iter().enumerate() {
-                for (v, sum) in sums.into_iter().enumerate() {
-                    sum.store(out.add(pixel * out_step + v * V::LANES));
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`Self::pixels`], for `PIXELS` pixels and the last `left` channels.
-    #[inline(always)]
-    unsafe fn sum_first<V: Vector, const PIXELS: usize>(
-        &self,
-        taps: &[[usize; 2]],
-        n: usize,
-        channel: usize,
-        left: usize,
-        out: *mut f32,
-        out_step: usize,
-    ) {
-        // SAFETY: the caller's.
-        unsafe {
-            let mut sums = [V::splat(0.0); PIXELS];
-            for [from, weight] in taps {
-                let from = self.from.as_ptr().add(from + n * self.step + channel);
-                let weights = V::load_first(self.weight.as_ptr().add(weight + channel), left);
-                for (pixel, sum) in sums.iter_mut().enumerate() {
-                    *sum = V::load_first(from.add(pixel * self.step), left).mul_add(weights, *sum);
-                }
-            }
-            for (pixel, sum) in sums.into_iter().enumerate() {
-                sum.store_first(out.add(pixel * out_step), left);
-            }
-        }
+/// The rows of a map with all the zeros that the output's pixels see at their sides.
+fn seen(geometry: &Geometry, channels: usize) -> Layout {
+    let last = (geometry.output[1] - 1) * geometry.stride[1] + (geometry.kernel[1] - 1) * geometry.dilation[1];
+    Layout {
+        size: geometry.input,
+        channels,
+        before: geometry.before[1],
+        pixels: last + 1,
+        stride: 1,
     }
 }
 
@@ -228,49 +95,33 @@ fn forward_with(
     out: &mut [f32],
     finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
 ) {
-    let [height, width] = geometry.input;
-    let [output_height, output_width] = geometry.output;
     if out.is_empty() {
         return;
     }
-    out.par_chunks_mut(output_width * channels)
-        .enumerate()
-        .for_each(|(line, out)| {
-            let (image, oy) = (line / output_height, line % output_height);
-            let taps: Vec<Tap> = geometry
-                .taps()
-                .into_iter()
-                .filter_map(|[i, j]| {
-                    let y = geometry.meets_row(oy, i)?;
-                    let shift = (j * geometry.dilation[1]) as isize - geometry.before[1] as isize;
-                    Some(Tap {
-                        from: (((image * height + y) * width) as isize + shift) * channels as isize,
-                        weight: (i * geometry.kernel[1] + j) * channels,
-                        pixels: pixels_within(shift, geometry.stride[1], width, output_width),
-                    })
-                })
-                .collect();
-            Line {
-                isa,
-                from: x,
-                step: geometry.stride[1] * channels,
-                weight,
-                taps: &taps,
-                pixels: output_width,
-                channels,
-            }
-            .compute(out, channels);
-            for (x, out) in out.chunks_exact_mut(channels).enumerate() {
-                finish(line * output_width + x, 0, out);
-            }
-        });
-}
-
-/// The `n` of `0..count` with `0 <= shift + n * stride < len`.
-fn pixels_within(shift: isize, stride: usize, len: usize, count: usize) -> Range<usize> {
-    let first = (-shift).max(0) as usize;
-    let end = (len as isize - shift).max(0) as usize;
-    first.div_ceil(stride).min(count)..end.div_ceil(stride).min(count)
+    let layout = Layout {
+        stride: geometry.stride[1],
+        ..seen(geometry, channels)
+    };
+    let [height, width] = geometry.kernel;
+    let class = Class::new(
+        &layout,
+        [0..geometry.output[0], 0..geometry.output[1]],
+        [1, 1],
+        geometry.stride[0],
+        (0..height).map(|i| (i, (i * geometry.dilation[0]) as isize - geometry.before[0] as isize)),
+        (0..width).map(|j| (j, layout.place(j * geometry.dilation[1]))),
+    );
+    let sums = Sums {
+        isa,
+        map: x,
+        layout,
+        weight,
+        kernel_width: width,
+        batch: geometry.batch,
+        size: geometry.output,
+        classes: vec![class],
+    };
+    sums.compute(out, finish);
 }
 
 /// The gradient of `x`, into `out`, from that of the output.
@@ -279,221 +130,576 @@ pub(super) fn x_backward(grad: &[f32], weight: &[f32], geometry: &Geometry, chan
 }
 
 fn x_backward_with(isa: Isa, grad: &[f32], weight: &[f32], geometry: &Geometry, channels: usize, out: &mut [f32]) {
-    let [height, width] = geometry.input;
-    let [output_height, output_width] = geometry.output;
-    let [stride_down, stride_along] = geometry.stride;
     if out.is_empty() {
         return;
     }
-    out.par_chunks_mut(width * channels)
-        .enumerate()
-        .for_each(|(line, out)| {
-            let (image, y) = (line / height, line % height);
-            // Pixels of a row with one remainder meet the same kernel columns, at outputs that are side by side.
-            for first in 0..stride_along.min(width) {
-                let pixels = (width - first).div_ceil(stride_along);
-                let taps: Vec<Tap> = geometry
-                    .taps()
-                    .into_iter()
-                    .filter_map(|[i, j]| {
-                        let down = (y + geometry.before[0]).checked_sub(i * geometry.dilation[0])?;
-                        if down % stride_down != 0 || down / stride_down >= output_height {
-                            return None;
-                        }
-                        let along = (first + geometry.before[1]) as isize - (j * geometry.dilation[1]) as isize;
-                        if along.rem_euclid(stride_along as isize) != 0 {
-                            return None;
-                        }
-                        let shift = along.div_euclid(stride_along as isize);
-                        let row = (image * output_height + down / stride_down) * output_width;
-                        Some(Tap {
-                            from: (row as isize + shift) * channels as isize,
-                            weight: (i * geometry.kernel[1] + j) * channels,
-                            pixels: pixels_within(shift, 1, output_width, pixels),
-                        })
-                    })
-                    .collect();
-                Line {
-                    isa,
-                    from: grad,
-                    step: channels,
-                    weight,
-                    taps: &taps,
-                    pixels,
-                    channels,
-                }
-                .compute(&mut out[first * channels..], stride_along * channels);
-            }
-        });
+    let [height, width] = geometry.input;
+    // The places along an axis at which an input pixel meets the kernel, each with the output pixel of that place.
+    let met = |axis: usize, pixel: usize| {
+        let stride = geometry.stride[axis] as isize;
+        let [before, dilation] = [geometry.before[axis], geometry.dilation[axis]];
+        (0..geometry.kernel[axis]).filter_map(move |k| {
+            let position = (pixel + before) as isize - (k * dilation) as isize;
+            (position.rem_euclid(stride) == 0).then(|| (k, position.div_euclid(stride)))
+        })
+    };
+    let reach = (geometry.kernel[1] - 1) * geometry.dilation[1];
+    let zeros = reach.saturating_sub(geometry.before[1]).div_ceil(geometry.stride[1]);
+    let layout = Layout {
+        size: geometry.output,
+        channels,
+        before: zeros,
+        pixels: zeros + (width - 1 + geometry.before[1]) / geometry.stride[1] + 1,
+        stride: 1,
+    };
+    let mut classes = Vec::new();
+    // A stride may be longer than the map.
+    for y in 0..geometry.stride[0].min(height) {
+        for x in 0..geometry.stride[1].min(width) {
+            classes.push(Class::new(
+                &layout,
+                [y..height, x..width],
+                geometry.stride,
+                1,
+                met(0, y),
+                met(1, x).map(|(j, x)| (j, (zeros as isize + x) as usize)),
+            ));
+        }
+    }
+    let sums = Sums {
+        isa,
+        map: grad,
+        layout,
+        weight,
+        kernel_width: geometry.kernel[1],
+        batch: geometry.batch,
+        size: geometry.input,
+        classes,
+    };
+    sums.compute(out, |_, _, _| {});
 }
 
-/// The gradient of the weight, `[kernel_height, kernel_width, channels]`, into `out`, from that of the output; the map
-/// must be padded already (`geometry.before` is zero).
+/// Results that meet the same kernel pixels: every `step`th pixel from the first.
+struct Class {
+    first: [usize; 2],
+    step: [usize; 2],
+    /// Results along a row.
+    width: usize,
+    /// Result `n` down meets row `n * stride + down[k]` of the map at row `k` of these kernel pixels.
+    stride: usize,
+    down: Vec<isize>,
+    /// For every kernel pixel, row by row: lines from row `n * stride` of the map to what the first result meets.
+    taps: Vec<isize>,
+    /// For every kernel pixel: its row and column in the kernel.
+    kernel: Vec<[usize; 2]>,
+}
+
+impl Class {
+    /// `down` and `along` are the rows and the columns of the kernel pixels in the kernel, each with the row, and the
+    /// place in a row of the map, that the first result meets.
+    fn new(
+        layout: &Layout,
+        [rows, columns]: [Range<usize>; 2],
+        step: [usize; 2],
+        stride: usize,
+        down: impl Iterator<Item = (usize, isize)>,
+        along: impl Iterator<Item = (usize, usize)>,
+    ) -> Self {
+        let width = columns.len().div_ceil(step[1]);
+        let along: Vec<_> = along.collect();
+        assert!(along.iter().all(|(_, place)| place + width <= layout.row()));
+        let mut class = Self {
+            first: [rows.start, columns.start],
+            step,
+            width,
+            stride,
+            down: Vec::new(),
+            taps: Vec::new(),
+            kernel: Vec::new(),
+        };
+        for (i, y) in down {
+            class.down.push(y);
+            for (j, place) in &along {
+                class.taps.push(y * layout.row() as isize + *place as isize);
+                class.kernel.push([i, *j]);
+            }
+        }
+        class
+    }
+
+    /// The results down that are in some rows.
+    fn within(&self, rows: &Range<usize>) -> Range<usize> {
+        let [before, until] = [rows.start, rows.end].map(|y| y.saturating_sub(self.first[0]).div_ceil(self.step[0]));
+        before..until
+    }
+
+    /// The kernel pixels at which the results of row `n` meet some rows of the map.
+    fn met(&self, n: usize, rows: &Range<isize>) -> Range<usize> {
+        let met = |down: &isize| rows.contains(&((n * self.stride) as isize + down));
+        let first = self.down.iter().position(met).unwrap_or(self.down.len());
+        let count = self.down[first..].iter().take_while(|down| met(down)).count();
+        let columns = self.taps.len() / self.down.len().max(1);
+        first * columns..(first + count) * columns
+    }
+}
+
+/// Results that are sums, over kernel pixels, of a map's pixels times weights.
+struct Sums<'a> {
+    isa: Isa,
+    map: &'a [f32],
+    layout: Layout,
+    weight: &'a [f32],
+    kernel_width: usize,
+    /// Images, and height and width of the results.
+    batch: usize,
+    size: [usize; 2],
+    /// All together every result once.
+    classes: Vec<Class>,
+}
+
+impl Sums<'_> {
+    /// Compute the results into `out`; `finish` sees every finished piece of a pixel, as `(pixel, first channel,
+    /// values)`.
+    fn compute(&self, out: &mut [f32], finish: impl Fn(usize, usize, &mut [f32]) + Sync) {
+        let channels = self.layout.channels;
+        let [height, width] = self.size;
+        assert_eq!(out.len(), self.batch * height * width * channels);
+        let out = Shared::new(out);
+        let weights = self.weights();
+        let blocks = blocks(channels);
+        let lines = blocks[0].len().div_ceil(LINE);
+        let least = TASKS.div_ceil(self.batch * blocks.len());
+        let bands = bands(height, least, |rows| lines * self.read(&rows).len() * self.layout.row());
+        let tasks = blocks.len() * bands.len();
+        (0..self.batch * tasks).into_par_iter().for_each(|task| {
+            let (image, task) = (task / tasks, task % tasks);
+            let (block, rows) = (&blocks[task / bands.len()], &bands[task % bands.len()]);
+            let read = self.read(rows);
+            let plane = read.len() * self.layout.row();
+            COPIES.with_borrow_mut(|copies| {
+                let copies = room(copies, block.len().div_ceil(LINE) * plane + GROUP);
+                self.layout
+                    .pack(self.isa, self.map, image, read.clone(), block.clone(), copies);
+                let task = Task {
+                    sums: self,
+                    copies,
+                    read,
+                    weights: &weights,
+                    out: &out,
+                    image,
+                    rows: rows.clone(),
+                    block: block.clone(),
+                };
+                // SAFETY: the rows and channels are within the output, whose length is asserted, and no other task has
+                // them; their copy has a group of lines behind it; packing asserts that the instruction set is here.
+                unsafe { run(self.isa, task) };
+            });
+            for pixel in (image * height + rows.start) * width..(image * height + rows.end) * width {
+                let piece = pixel * channels + block.start..pixel * channels + block.end;
+                // SAFETY: these channels of these rows belong to this task alone.
+                finish(pixel, block.start, unsafe { out.slice(piece) });
+            }
+        });
+    }
+
+    /// The rows of the map that some rows of results meet.
+    fn read(&self, rows: &Range<usize>) -> Range<isize> {
+        let [mut start, mut end] = [self.layout.size[0] as isize, 0];
+        for class in &self.classes {
+            let n = class.within(rows);
+            for down in class.down.iter().filter(|_| !n.is_empty()) {
+                start = start.min((n.start * class.stride) as isize + down);
+                end = end.max(((n.end - 1) * class.stride) as isize + down + 1);
+            }
+        }
+        let [start, end] = [start, end].map(|y| y.clamp(0, self.layout.size[0] as isize));
+        start..end.max(start)
+    }
+
+    /// The weights, line of channels by line, class by class, kernel pixel by kernel pixel.
+    fn weights(&self) -> Vec<Line> {
+        let channels = self.layout.channels;
+        let taps: Vec<usize> = self
+            .classes
+            .iter()
+            .flat_map(|class| &class.kernel)
+            .map(|[i, j]| i * self.kernel_width + j)
+            .collect();
+        let mut weights = Vec::with_capacity(taps.len() * channels.div_ceil(LINE));
+        for first in (0..channels).step_by(LINE) {
+            weights.extend(taps.iter().map(|tap| {
+                let start = tap * channels;
+                Line::of(&self.weight[start + first..start + channels.min(first + LINE)])
+            }));
+        }
+        weights
+    }
+}
+
+/// Some rows and channels of an image's results.
+struct Task<'a> {
+    sums: &'a Sums<'a>,
+    /// Rows `read` of the map.
+    copies: &'a [Line],
+    read: Range<isize>,
+    weights: &'a [Line],
+    out: &'a Shared<'a>,
+    image: usize,
+    rows: Range<usize>,
+    block: Range<usize>,
+}
+
+impl Kernel for Task<'_> {
+    /// # Safety
+    /// The rows and channels are within the output and nobody else has them, and `copies` has a group of lines beyond
+    /// the rows.
+    #[inline(always)]
+    unsafe fn run<V: Vector>(self) {
+        let Sums {
+            layout, size, classes, ..
+        } = self.sums;
+        let plane = self.read.len() * layout.row();
+        let taps = self.weights.len() / layout.channels.div_ceil(LINE);
+        for rows in pieces(self.rows.clone(), ROWS) {
+            for (line, first) in self.block.clone().step_by(LINE).enumerate() {
+                let copies = self.copies[line * plane..].as_ptr();
+                let mut weights = &self.weights[first / LINE * taps..][..taps];
+                for class in classes {
+                    let (of_class, others) = weights.split_at(class.taps.len());
+                    weights = others;
+                    for n in class.within(&rows) {
+                        let met = class.met(n, &self.read);
+                        let top = ((n * class.stride) as isize - self.read.start) * layout.row() as isize;
+                        let y = class.first[0] + n * class.step[0];
+                        let pixel = (self.image * size[0] + y) * size[1] + class.first[1];
+                        let row = Row {
+                            from: copies.wrapping_offset(top),
+                            taps: &class.taps[met.clone()],
+                            weights: &of_class[met],
+                            // SAFETY: the pixel and the channel are within the output.
+                            out: unsafe { self.out.pointer().add(pixel * layout.channels + first) },
+                            step: class.step[1] * layout.channels,
+                            ahead: ROWS * size[1] * layout.channels,
+                            channels: LINE.min(self.block.end - first),
+                        };
+                        // SAFETY: the caller's. The row of the map that a tap in `met` meets is in `read`, and its class
+                        // asserts that the row has a line for every result.
+                        unsafe { row.sum::<V>(class.width) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A row of results for a line of channels.
+struct Row<'a> {
+    from: *const Line,
+    /// Lines from `from` to what the first result meets.
+    taps: &'a [isize],
+    weights: &'a [Line],
+    out: *mut f32,
+    /// Values of `out` from one result to the next.
+    step: usize,
+    /// Values of `out` to the results whose memory is fetched meanwhile: nobody else sees that they will be written, as
+    /// they are written a line of channels at a time.
+    ahead: usize,
+    channels: usize,
+}
+
+impl Row<'_> {
+    /// # Safety
+    /// At every tap there are `width` lines with what the results meet, and a group of any lines behind them; from `out`
+    /// on, the channels of all results are in memory, and nobody else has them.
+    #[inline(always)]
+    unsafe fn sum<V: Vector>(&self, width: usize) {
+        let mut first = 0;
+        while first < width {
+            let left = width - first;
+            for channel in (0..self.channels).step_by(V::LANES) {
+                // SAFETY: the caller's: the first result of a group is within the row.
+                unsafe {
+                    if left > GROUP / 2 {
+                        self.group::<V, GROUP>(first, left, channel);
+                    } else {
+                        self.group::<V, { GROUP / 2 }>(first, left, channel);
+                    }
+                }
+            }
+            first += if left > GROUP / 2 { GROUP } else { GROUP / 2 };
+        }
+    }
+
+    /// The results from `first` on, of which `left` are in the row, for a vector of channels.
+    ///
+    /// # Safety
+    /// As [`Self::sum`].
+    #[inline(always)]
+    unsafe fn group<V: Vector, const RESULTS: usize>(&self, first: usize, left: usize, channel: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            let mut sums = [V::splat(0.0); RESULTS];
+            let from = self.from.wrapping_add(first);
+            for (tap, weight) in self.taps.iter().zip(self.weights) {
+                let from = from.wrapping_offset(*tap).cast::<f32>().add(channel);
+                let weight = V::load(weight.0.as_ptr().add(channel));
+                for (result, sum) in sums.iter_mut().enumerate() {
+                    *sum = V::load(from.add(result * LINE)).mul_add(weight, *sum);
+                }
+            }
+            let count = self.channels - channel;
+            for (result, sum) in sums.into_iter().enumerate() {
+                if result < left {
+                    let out = self.out.add((first + result) * self.step + channel);
+                    prefetch(out.wrapping_add(self.ahead));
+                    if count < V::LANES {
+                        sum.store_first(out, count);
+                    } else {
+                        sum.store(out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Lines of both maps over which the gradient of the weight is summed in registers: most of the first-level cache.
+const NEAR: usize = 640;
+
+/// The gradient of the weight, `[kernel_height, kernel_width, channels]`, into `out`, from that of the output.
 pub(super) fn weight_backward(x: &[f32], grad: &[f32], geometry: &Geometry, channels: usize, out: &mut [f32]) {
     weight_backward_with(Isa::best(), x, grad, geometry, channels, out);
 }
 
-/// Channels that one task takes: whole cache lines of every pixel.
-const CHANNELS: usize = 64;
-
 fn weight_backward_with(isa: Isa, x: &[f32], grad: &[f32], geometry: &Geometry, channels: usize, out: &mut [f32]) {
-    let [kernel_height, kernel_width] = geometry.kernel;
     if out.is_empty() {
         return;
     }
-    assert_eq!(
-        x.len(),
-        geometry.batch * geometry.input[0] * geometry.input[1] * channels
-    );
-    assert_eq!(grad.len(), geometry.outputs() * channels);
-    assert_eq!(geometry.before, [0, 0], "the map is padded");
-    let blocks = channels.div_ceil(CHANNELS);
-    let parts: Vec<Vec<f32>> = (0..kernel_height * blocks)
+    let taps = geometry.kernel[0] * geometry.kernel[1];
+    let x_layout = seen(geometry, channels);
+    let grad_layout = Layout {
+        size: geometry.output,
+        channels,
+        before: 0,
+        pixels: geometry.output[1],
+        stride: 1,
+    };
+    // The rows that some rows of the output see, those of padding too.
+    let read = |rows: &Range<usize>| {
+        let last = (rows.end - 1) * geometry.stride[0] + (geometry.kernel[0] - 1) * geometry.dilation[0];
+        let before = geometry.before[0] as isize;
+        (rows.start * geometry.stride[0]) as isize - before..(last + 1) as isize - before
+    };
+    let blocks = blocks(channels);
+    let lines = blocks[0].len().div_ceil(LINE);
+    let least = TASKS.div_ceil(geometry.batch.max(1) * blocks.len());
+    let bands = bands(geometry.output[0], least, |rows| {
+        lines * (read(&rows).len() * x_layout.row() + rows.len() * grad_layout.row())
+    });
+    // Every task has sums of its own, so there are no more than are asked for.
+    let all = geometry.batch * bands.len();
+    let parts: Vec<_> = pieces(0..all, all.div_ceil(TASKS.div_ceil(blocks.len())).max(1)).collect();
+    let sums: Vec<Vec<Line>> = (0..blocks.len() * parts.len())
         .into_par_iter()
         .map(|task| {
-            let (i, first) = (task / blocks, task % blocks * CHANNELS);
-            let count = CHANNELS.min(channels - first);
-            let mut sums = vec![0.0; kernel_width * count];
-            let row = KernelRow {
-                x,
-                grad,
-                geometry,
-                channels,
-                i,
-                first,
-                count,
-            };
-            // SAFETY: the instruction set is here; the sizes of the maps are asserted above, and the row is within the
-            // kernel and its channels within the map.
-            unsafe { run(isa, (row, &mut sums[..])) };
+            let (block, part) = (&blocks[task / parts.len()], &parts[task % parts.len()]);
+            let lines = block.len().div_ceil(LINE);
+            let mut sums = vec![Line::ZERO; lines * taps];
+            COPIES.with_borrow_mut(|copies| {
+                for band in part.clone() {
+                    let (image, rows) = (band / bands.len(), &bands[band % bands.len()]);
+                    let seen = read(rows);
+                    let split = lines * seen.len() * x_layout.row();
+                    let copies = room(copies, split + lines * rows.len() * grad_layout.row());
+                    let (x_copy, grad_copy) = copies.split_at_mut(split);
+                    x_layout.pack(isa, x, image, seen, block.clone(), x_copy);
+                    grad_layout.pack(
+                        isa,
+                        grad,
+                        image,
+                        rows.start as isize..rows.end as isize,
+                        block.clone(),
+                        grad_copy,
+                    );
+                    let products = Products {
+                        geometry,
+                        x: x_copy,
+                        x_row: x_layout.row(),
+                        grad: grad_copy,
+                        rows: rows.clone(),
+                        sums: &mut sums,
+                    };
+                    // SAFETY: the copies are of these rows and of all that they see, a plane for every line of sums;
+                    // packing asserts that the instruction set is here.
+                    unsafe { run(isa, products) };
+                }
+            });
             sums
         })
         .collect();
-    for (task, part) in parts.into_iter().enumerate() {
-        let (i, first) = (task / blocks, task % blocks * CHANNELS);
-        for (j, sums) in part.chunks_exact(part.len() / kernel_width).enumerate() {
-            let start = (i * kernel_width + j) * channels + first;
-            out[start..start + sums.len()].copy_from_slice(sums);
+    out.par_chunks_mut(channels).enumerate().for_each(|(tap, out)| {
+        out.fill(0.0);
+        for (block, sums) in blocks.iter().zip(sums.chunks(parts.len().max(1))) {
+            for part in sums {
+                for (out, line) in out[block.clone()].chunks_mut(LINE).zip(part.chunks_exact(taps)) {
+                    for (out, sum) in out.iter_mut().zip(line[tap].0) {
+                        *out += sum;
+                    }
+                }
+            }
         }
-    }
+    });
 }
 
-/// One row of the kernel for a block of channels.
-struct KernelRow<'a> {
-    x: &'a [f32],
-    grad: &'a [f32],
+/// Some rows of the output's gradient, multiplied with what they see and added to the sums of all kernel pixels.
+struct Products<'a> {
     geometry: &'a Geometry,
-    channels: usize,
-    i: usize,
-    first: usize,
-    count: usize,
+    /// What the rows see, line of channels by line, from the first on; and lines of one row.
+    x: &'a [Line],
+    x_row: usize,
+    /// The rows of the gradient.
+    grad: &'a [Line],
+    rows: Range<usize>,
+    /// For every line of channels: all kernel pixels.
+    sums: &'a mut [Line],
 }
 
-impl Kernel for (KernelRow<'_>, &mut [f32]) {
+impl Kernel for Products<'_> {
+    /// # Safety
+    /// Both copies have all of their rows for every line of channels.
     #[inline(always)]
     unsafe fn run<V: Vector>(self) {
-        // SAFETY: the caller's.
-        unsafe { self.0.sum::<V>(self.1) }
+        let Geometry {
+            kernel,
+            stride,
+            dilation,
+            output,
+            ..
+        } = *self.geometry;
+        let taps = kernel[0] * kernel[1];
+        let planes = self.x.chunks_exact(self.x.len() * taps / self.sums.len());
+        let planes = planes.zip(self.grad.chunks_exact(self.grad.len() * taps / self.sums.len()));
+        let more = stride[0] * self.x_row + output[1];
+        let near = (NEAR.saturating_sub((kernel[0] - 1) * dilation[0] * self.x_row) / more).max(1);
+        for (sums, (x, grad)) in self.sums.chunks_exact_mut(taps).zip(planes) {
+            let plane = Plane {
+                geometry: self.geometry,
+                x,
+                x_row: self.x_row,
+                grad,
+                first: self.rows.start,
+            };
+            for rows in pieces(self.rows.clone(), near) {
+                let mut j = 0;
+                while j < kernel[1] {
+                    let columns = match kernel[1] - j {
+                        7.. => 7,
+                        5.. => 5,
+                        3.. => 3,
+                        _ => 1,
+                    };
+                    let mut i = 0;
+                    while i < kernel[0] {
+                        let (rows, at) = (rows.clone(), [i, j]);
+                        // SAFETY: the caller's; the kernel has so many rows and columns from here.
+                        unsafe {
+                            i += match (columns, kernel[0] - i) {
+                                (7, 2..) => plane.add::<V, 2, 7>(rows, at, sums),
+                                (7, _) => plane.add::<V, 1, 7>(rows, at, sums),
+                                (5, 3..) => plane.add::<V, 3, 5>(rows, at, sums),
+                                (5, 2) => plane.add::<V, 2, 5>(rows, at, sums),
+                                (5, _) => plane.add::<V, 1, 5>(rows, at, sums),
+                                (3, 3..) => plane.add::<V, 3, 3>(rows, at, sums),
+                                (3, _) => plane.add::<V, 1, 3>(rows, at, sums),
+                                (_, 5..) => plane.add::<V, 5, 1>(rows, at, sums),
+                                _ => plane.add::<V, 1, 1>(rows, at, sums),
+                            };
+                        }
+                    }
+                    j += columns;
+                }
+            }
+        }
     }
 }
 
-impl KernelRow<'_> {
-    /// # Safety
-    /// The maps have the sizes of the geometry, the row and the channels are within it, and the processor has the
-    /// instruction set of `V`.
-    #[inline(always)]
-    unsafe fn sum<V: Vector>(&self, sums: &mut [f32]) {
-        let [height, width] = self.geometry.input;
-        let [output_height, output_width] = self.geometry.output;
-        for line in 0..self.geometry.batch * output_height {
-            let (image, oy) = (line / output_height, line % output_height);
-            let y = oy * self.geometry.stride[0] + self.i * self.geometry.dilation[0];
-            let x = (image * height + y) * width * self.channels + self.first;
-            let grad = line * output_width * self.channels + self.first;
-            let mut j = 0;
-            while j < self.geometry.kernel[1] {
-                let mut channel = 0;
-                let columns = match self.geometry.kernel[1] - j {
-                    7.. => 7,
-                    5.. => 5,
-                    3.. => 3,
-                    _ => 1,
-                };
-                while channel < self.count {
-                    let left = self.count - channel;
-                    let x = x + j * self.geometry.dilation[1] * self.channels + channel;
-                    let sums = &mut sums[j * self.count + channel..];
-                    let grad = grad + channel;
-                    // SAFETY: the caller's: `left` channels from here are within the maps, for all columns and pixels.
-                    unsafe {
-                        channel += match (columns, left >= 2 * V::LANES) {
-                            (7, true) => self.line::<V, 7, 2>(x, grad, left, sums),
-                            (7, false) => self.line::<V, 7, 1>(x, grad, left, sums),
-                            (5, true) => self.line::<V, 5, 2>(x, grad, left, sums),
-                            (5, false) => self.line::<V, 5, 1>(x, grad, left, sums),
-                            (3, true) => self.line::<V, 3, 2>(x, grad, left, sums),
-                            (3, false) => self.line::<V, 3, 1>(x, grad, left, sums),
-                            (_, true) => self.line::<V, 1, 2>(x, grad, left, sums),
-                            (_, false) => self.line::<V, 1, 1>(x, grad, left, sums),
-                        };
-                    }
-                }
-                j += columns;
-            }
-        }
-    }
+/// The copies for one line of channels.
+struct Plane<'a> {
+    geometry: &'a Geometry,
+    x: &'a [Line],
+    x_row: usize,
+    grad: &'a [Line],
+    /// The first row of the gradient.
+    first: usize,
+}
 
-    /// Add the sums over one line of output pixels for `COLUMNS` columns of the kernel; gives the channels it took.
+impl Plane<'_> {
+    /// Add the products over some rows for `ROWS` by `COLUMNS` pixels of the kernel; gives `ROWS`.
     ///
     /// # Safety
-    /// From `x` and `grad`, `min(left, VECTORS * LANES)` channels of every pixel that is met are within the maps.
+    /// The copies have these rows and all that they see, and the kernel these pixels.
     #[inline(always)]
-    unsafe fn line<V: Vector, const COLUMNS: usize, const VECTORS: usize>(
+    unsafe fn add<V: Vector, const ROWS: usize, const COLUMNS: usize>(
         &self,
-        x: usize,
-        grad: usize,
-        left: usize,
-        sums: &mut [f32],
+        rows: Range<usize>,
+        [i, j]: [usize; 2],
+        sums: &mut [Line],
     ) -> usize {
-        let step = self.geometry.stride[1] * self.channels;
-        let column = self.geometry.dilation[1] * self.channels;
-        let taken = left.min(VECTORS * V::LANES);
-        let load = |from: *const f32, v: usize| {
+        let Geometry {
+            input,
+            output,
+            kernel,
+            stride,
+            before,
+            dilation,
+            ..
+        } = *self.geometry;
+        // Other rows meet only padding.
+        let start = before[0]
+            .saturating_sub((i + ROWS - 1) * dilation[0])
+            .div_ceil(stride[0]);
+        let end = (before[0] + input[0])
+            .saturating_sub(i * dilation[0])
+            .div_ceil(stride[0]);
+        let [down, along] = [dilation[0] * self.x_row * LINE, dilation[1] * LINE];
+        for lane in (0..LINE).step_by(V::LANES) {
             // SAFETY: the caller's.
             unsafe {
-                let from = from.add(v * V::LANES);
-                if taken < VECTORS * V::LANES {
-                    V::load_first(from, taken - v * V::LANES)
-                } else {
-                    V::load(from)
-                }
-            }
-        };
-        // SAFETY: the caller's.
-        unsafe {
-            let mut found = [[V::splat(0.0); VECTORS]; COLUMNS];
-            let (mut x, mut grad) = (self.x.as_ptr().add(x), self.grad.as_ptr().add(grad));
-            for _ in 0..self.geometry.output[1] {
-                let gradient: [V; VECTORS] = std::array::from_fn(|v| load(grad, v));
-                for (j, found) in found.iter_mut().enumerate() {
-                    for v in 0..VECTORS {
-                        found[v] = load(x.add(j * column), v).mul_add(gradient[v], found[v]);
+                let mut found = [[V::splat(0.0); COLUMNS]; ROWS];
+                for y in rows.start.max(start)..rows.end.min(end) {
+                    let row = (y - self.first) * stride[0] + i * dilation[0];
+                    let mut x = self
+                        .x
+                        .as_ptr()
+                        .add(row * self.x_row + j * dilation[1])
+                        .cast::<f32>()
+                        .add(lane);
+                    let mut grad = self
+                        .grad
+                        .as_ptr()
+                        .add((y - self.first) * output[1])
+                        .cast::<f32>()
+                        .add(lane);
+                    for _ in 0..output[1] {
+                        let gradient = V::load(grad);
+                        for (r, found) in found.iter_mut().enumerate() {
+                            for (c, found) in found.iter_mut().enumerate() {
+                                *found = V::load(x.add(r * down + c * along)).mul_add(gradient, *found);
+                            }
+                        }
+                        x = x.wrapping_add(stride[1] * LINE);
+                        grad = grad.wrapping_add(LINE);
                     }
                 }
-                x = x.wrapping_add(step);
-                grad = grad.wrapping_add(self.channels);
-            }
-            for (j, found) in found.into_iter().enumerate() {
-                let sums = &mut sums[j * self.count..][..taken];
-                for (sums, found) in sums.chunks_mut(V::LANES).zip(found) {
-                    let before = V::load_first(sums.as_ptr(), sums.len());
-                    V::splat(1.0)
-                        .mul_add(before, found)
-                        .store_first(sums.as_mut_ptr(), sums.len());
+                for (r, found) in found.into_iter().enumerate() {
+                    for (c, found) in found.into_iter().enumerate() {
+                        let sum = sums[(i + r) * kernel[1] + j + c].0.as_mut_ptr().add(lane);
+                        V::splat(1.0).mul_add(V::load(sum), found).store(sum);
+                    }
                 }
             }
         }
-        taken
+        ROWS
     }
 }
 
@@ -503,6 +709,8 @@ mod tests {
 
     fn check(isa: Isa, geometry: Geometry, channels: usize) {
         let value = |i: usize| ((i * 37 + 11) % 101) as f32 / 50.0 - 1.0;
+        // Added to every finished value, which has to be once.
+        let mark = |i: usize| (i % 7) as f32;
         let [height, width] = geometry.input;
         let [kernel_height, kernel_width] = geometry.kernel;
         let x: Vec<f32> = (0..geometry.batch * height * width * channels).map(value).collect();
@@ -513,11 +721,15 @@ mod tests {
         let mut found = [vec![9.0; grad.len()], vec![9.0; x.len()], vec![9.0; weight.len()]];
         let mut expected = [vec![0.0_f64; grad.len()], vec![0.0; x.len()], vec![0.0; weight.len()]];
         let [out, x_grad, weight_grad] = &mut found;
-        forward_with(isa, &x, &weight, &geometry, channels, out, &|_, _, _| {});
+        forward_with(isa, &x, &weight, &geometry, channels, out, &|pixel, first, values| {
+            for (channel, value) in (first..).zip(values) {
+                *value += mark(pixel * channels + channel);
+            }
+        });
         x_backward_with(isa, &grad, &weight, &geometry, channels, x_grad);
-        let padded = geometry.before == [0, 0];
-        if padded {
-            weight_backward_with(isa, &x, &grad, &geometry, channels, weight_grad);
+        weight_backward_with(isa, &x, &grad, &geometry, channels, weight_grad);
+        for (i, expected) in expected[0].iter_mut().enumerate() {
+            *expected = f64::from(mark(i));
         }
         let [output_height, output_width] = geometry.output;
         for image in 0..geometry.batch {
@@ -539,42 +751,64 @@ mod tests {
                 }
             }
         }
-        let parts = found.iter().zip(&expected).take(if padded { 3 } else { 2 });
-        for (what, (found, expected)) in parts.enumerate() {
+        for (what, (found, expected)) in found.iter().zip(&expected).enumerate() {
             for (found, expected) in found.iter().zip(expected) {
                 let error = (f64::from(*found) - expected).abs();
                 assert!(
-                    error < 1e-4,
+                    error < 1e-5 * (10.0 + expected.abs()),
                     "{isa:?} {geometry:?}, {channels} channels, {what}: {found} for {expected}"
                 );
             }
         }
     }
 
+    fn geometry(
+        batch: usize,
+        input: [usize; 2],
+        kernel: usize,
+        stride: usize,
+        zeros: [usize; 2],
+        dilation: usize,
+    ) -> Geometry {
+        let [before, after] = zeros;
+        Geometry {
+            batch,
+            input,
+            output: input.map(|size| (size + before + after - dilation * (kernel - 1) - 1) / stride + 1),
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            before: [before; 2],
+            dilation: [dilation; 2],
+        }
+    }
+
     #[test]
     fn every_instruction_set_convolves() {
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_here()) {
-            for channels in [1, 7, 16, 40, 130] {
-                for (kernel, stride, before, after, dilation) in [
-                    (3, 1, 1, 1, 1),
-                    (7, 1, 3, 3, 1),
-                    (5, 2, 1, 2, 1),
-                    (3, 2, 0, 0, 1),
-                    (9, 1, 0, 0, 1),
-                    (3, 1, 0, 0, 2),
+            for channels in [1, 7, 16, 40, 130, 200] {
+                for (kernel, stride, zeros, dilation) in [
+                    (3, 1, [1, 1], 1),
+                    (7, 1, [3, 3], 1),
+                    (5, 2, [1, 2], 1),
+                    (3, 2, [0, 0], 1),
+                    (9, 1, [0, 0], 1),
+                    (3, 1, [0, 0], 2),
+                    (3, 3, [2, 0], 2),
+                    (2, 4, [0, 1], 1),
                 ] {
-                    let input = [11, 13];
-                    let geometry = Geometry {
-                        batch: 2,
-                        input,
-                        output: input.map(|size| (size + before + after - dilation * (kernel - 1) - 1) / stride + 1),
-                        kernel: [kernel; 2],
-                        stride: [stride; 2],
-                        before: [before; 2],
-                        dilation: [dilation; 2],
-                    };
-                    check(isa, geometry, channels);
+                    check(isa, geometry(2, [11, 13], kernel, stride, zeros, dilation), channels);
                 }
+            }
+            // Several bands; kernels that are larger than the map, strides that are, and no map at all.
+            for (batch, input, kernel, stride, zeros) in [
+                (1, [90, 100], 3, 1, [1, 1]),
+                (2, [90, 101], 5, 2, [2, 1]),
+                (2, [3, 2], 7, 1, [3, 3]),
+                (1, [2, 3], 3, 5, [4, 4]),
+                (1, [0, 3], 3, 1, [2, 1]),
+                (0, [5, 5], 3, 1, [1, 1]),
+            ] {
+                check(isa, geometry(batch, input, kernel, stride, zeros, 1), 18);
             }
         }
     }

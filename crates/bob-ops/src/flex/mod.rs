@@ -2,6 +2,7 @@
 
 pub(crate) mod adamw;
 pub(crate) mod attention;
+mod bands;
 pub(crate) mod buffer;
 pub(crate) mod conv;
 pub(crate) mod cross_entropy;

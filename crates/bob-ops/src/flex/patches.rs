@@ -26,11 +26,6 @@ impl Geometry {
         (position < self.input[axis]).then_some(position)
     }
 
-    /// The input row that row `o` of the output meets at row `k` of the kernel, if it is not padding.
-    pub(crate) fn meets_row(&self, o: usize, k: usize) -> Option<usize> {
-        self.meets(0, o, k)
-    }
-
     /// The input pixel that an output pixel meets at a kernel pixel, if it is not padding.
     pub(crate) fn pixel(&self, output: [usize; 2], tap: [usize; 2]) -> Option<[usize; 2]> {
         Some([self.meets(0, output[0], tap[0])?, self.meets(1, output[1], tap[1])?])
