@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use bob_core::{Backbone, Cost, CostCounter, InputSizeError, check_input_size, num_parameters};
+use bob_ops::on_cores;
 use bob_stats::{Bootstrap, Direction, Metric, MetricError, quantile};
 use burn::tensor::{Device, Distribution, Tensor};
 
@@ -118,14 +119,17 @@ fn timed<B: Backbone>(
     device: &Device,
 ) -> Result<Vec<f64>, MeasureError> {
     let inputs = noise(shape, protocol, device);
-    let runs = repeat(seconds, protocol, &inputs, |images| {
-        sync(device)?;
-        let start = Instant::now();
-        let embedding = backbone.forward_embedding(images.clone());
-        sync(device)?;
-        let elapsed = start.elapsed().as_secs_f64();
-        drop(embedding);
-        Ok(elapsed)
+    let backbone = backbone.clone();
+    let runs = on_cores(device, move || {
+        repeat(seconds, protocol, &inputs, |images| {
+            sync(device)?;
+            let start = Instant::now();
+            let embedding = backbone.forward_embedding(images.clone());
+            sync(device)?;
+            let elapsed = start.elapsed().as_secs_f64();
+            drop(embedding);
+            Ok(elapsed)
+        })
     })?;
     Ok(runs.samples)
 }

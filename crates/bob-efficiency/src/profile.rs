@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bob_core::{Backbone, check_input_size};
+use bob_ops::on_cores;
 use bob_ops::profile::{self, OperationTime};
 use burn::tensor::Device;
 
@@ -44,12 +45,15 @@ pub fn profile_inference<B: Backbone>(
     check_input_size(backbone, input_size)?;
     let [height, width] = input_size;
     let inputs = noise([protocol.batch, 3, height, width], protocol, device);
-    let mut inputs = inputs.iter().cycle();
-    passes(|| {
-        if let Some(images) = inputs.next() {
-            drop(backbone.forward_embedding(images.clone()));
-        }
-        sync(device)
+    let backbone = backbone.clone();
+    on_cores(device, move || {
+        let mut inputs = inputs.iter().cycle();
+        passes(|| {
+            if let Some(images) = inputs.next() {
+                drop(backbone.forward_embedding(images.clone()));
+            }
+            sync(device)
+        })
     })
 }
 
@@ -69,14 +73,16 @@ pub fn profile_training<B: Backbone>(
     check_trainable(&backbone, input_size, protocol)?;
     let first = training(backbone, device);
     let inputs = batches(&first, input_size, protocol, device);
-    let mut inputs = inputs.iter().cycle();
-    let mut model = Some(first);
-    passes(|| {
-        if let (Some(before), Some((images, targets))) = (model.take(), inputs.next()) {
-            let (after, _, _) = timed_step(before, images.clone(), targets.clone(), device)?;
-            model = Some(after);
-        }
-        Ok(())
+    on_cores(device, move || {
+        let mut inputs = inputs.iter().cycle();
+        let mut model = Some(first);
+        passes(|| {
+            if let (Some(before), Some((images, targets))) = (model.take(), inputs.next()) {
+                let (after, _, _) = timed_step(before, images.clone(), targets.clone(), device)?;
+                model = Some(after);
+            }
+            Ok(())
+        })
     })
 }
 

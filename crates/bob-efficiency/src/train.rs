@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use bob_core::{Backbone, check_input_size};
-use bob_ops::AdamW;
+use bob_ops::{AdamW, on_cores};
 use bob_stats::{Bootstrap, Direction, Metric, MetricError, quantile};
 use bob_train::Training;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -84,16 +84,19 @@ pub fn measure_training<B: Backbone>(
     let first = training(backbone, device);
     let parameters = first.num_parameters() as u64;
     let inputs = batches(&first, input_size, protocol, device);
-    let mut training = Some(first);
-    let mut loss = None;
-    let runs = repeat(protocol.throughput_seconds, protocol, &inputs, |(images, targets)| {
-        let before = training
-            .take()
-            .ok_or_else(|| MeasureError::Device("an earlier step failed".to_owned()))?;
-        let (after, found, seconds) = timed_step(before, images.clone(), targets.clone(), device)?;
-        training = Some(after);
-        loss = Some(found);
-        Ok(seconds)
+    let (runs, loss) = on_cores(device, move || -> Result<_, MeasureError> {
+        let mut training = Some(first);
+        let mut loss = None;
+        let runs = repeat(protocol.throughput_seconds, protocol, &inputs, |(images, targets)| {
+            let before = training
+                .take()
+                .ok_or_else(|| MeasureError::Device("an earlier step failed".to_owned()))?;
+            let (after, found, seconds) = timed_step(before, images.clone(), targets.clone(), device)?;
+            training = Some(after);
+            loss = Some(found);
+            Ok(seconds)
+        })?;
+        Ok((runs, loss))
     })?;
     let [peak_memory_bytes, peak_process_bytes] = memory.stop();
 

@@ -27,6 +27,7 @@ mod attention;
 )]
 mod checkpoint;
 mod conv;
+mod cores;
 mod cross_entropy;
 mod epilogue;
 #[cfg(feature = "flex")]
@@ -46,6 +47,7 @@ pub use adamw::AdamW;
 pub use attention::{attention, cosine_attention};
 pub use checkpoint::checkpoint;
 pub use conv::{Conv2dOptions, conv2d};
+pub use cores::on_cores;
 pub use cross_entropy::cross_entropy;
 pub use epilogue::Epilogue;
 pub use linear::linear;

@@ -293,13 +293,23 @@ pub(crate) fn check_size(operation: &str, shape: &[usize]) {
     );
 }
 
-/// Whether tensors of `dtype` on `device` have kernels here; else the caller composes burn's own operations.
-pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
-    let device = match device.as_dispatch() {
+/// The backend's device, below what tracks gradients.
+fn innermost(device: &Device) -> DispatchDevice {
+    match device.as_dispatch() {
         DispatchDevice::Autodiff(device) => device.clone().inner(),
         device => device.clone(),
-    };
-    match device {
+    }
+}
+
+/// Whether `device` is flex's.
+#[cfg(feature = "flex")]
+pub(crate) fn is_flex(device: &Device) -> bool {
+    matches!(innermost(device), DispatchDevice::Flex(_))
+}
+
+/// Whether tensors of `dtype` on `device` have kernels here; else the caller composes burn's own operations.
+pub(crate) fn has_kernels(device: &Device, dtype: DType) -> bool {
+    match innermost(device) {
         #[cfg(feature = "flex")]
         DispatchDevice::Flex(_) => dtype == DType::F32,
         #[cfg(feature = "tch")]
