@@ -21,3 +21,15 @@ pub fn on_cores<R: Send>(device: &Device, pass: impl FnOnce() -> R + Send) -> R 
     let _ = device;
     pass()
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_on_flex_is_run_by_the_pool() {
+        for device in [Device::flex(), Device::flex().autodiff()] {
+            assert!(on_cores(&device, rayon::current_thread_index).is_some());
+        }
+    }
+}

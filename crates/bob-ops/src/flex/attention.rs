@@ -240,6 +240,7 @@ pub(crate) fn forward(
         let out = Shared::new(out);
         log_sums
             .par_chunks_mut(tokens.max(1))
+            .with_max_len(1)
             .enumerate()
             .for_each(|(task, log_sums)| {
                 let place @ [entry, head] = [task / heads, task % heads];
@@ -309,6 +310,7 @@ pub(crate) fn backward(
         let out = Shared::new(out);
         found = (0..groups * heads * rounds)
             .into_par_iter()
+            .with_max_len(1)
             .map(|task| {
                 let (group, rest) = (task / (heads * rounds), task % (heads * rounds));
                 let (head, round) = (rest / rounds, rest % rounds);

@@ -271,35 +271,38 @@ impl Sums<'_> {
         let least = TASKS.div_ceil(self.batch * blocks.len());
         let bands = bands(height, least, |rows| lines * self.read(&rows).len() * self.layout.row());
         let tasks = blocks.len() * bands.len();
-        (0..self.batch * tasks).into_par_iter().for_each(|task| {
-            let (image, task) = (task / tasks, task % tasks);
-            let (block, rows) = (&blocks[task / bands.len()], &bands[task % bands.len()]);
-            let read = self.read(rows);
-            let plane = read.len() * self.layout.row();
-            COPIES.with_borrow_mut(|copies| {
-                let copies = room(copies, block.len().div_ceil(LINE) * plane + GROUP);
-                self.layout
-                    .pack(self.isa, self.map, image, read.clone(), block.clone(), copies);
-                let task = Task {
-                    sums: self,
-                    copies,
-                    read,
-                    weights: &weights,
-                    out: &out,
-                    image,
-                    rows: rows.clone(),
-                    block: block.clone(),
-                };
-                // SAFETY: the rows and channels are within the output, whose length is asserted, and no other task has
-                // them; their copy has a group of lines behind it; packing asserts that the instruction set is here.
-                unsafe { run(self.isa, task) };
+        (0..self.batch * tasks)
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|task| {
+                let (image, task) = (task / tasks, task % tasks);
+                let (block, rows) = (&blocks[task / bands.len()], &bands[task % bands.len()]);
+                let read = self.read(rows);
+                let plane = read.len() * self.layout.row();
+                COPIES.with_borrow_mut(|copies| {
+                    let copies = room(copies, block.len().div_ceil(LINE) * plane + GROUP);
+                    self.layout
+                        .pack(self.isa, self.map, image, read.clone(), block.clone(), copies);
+                    let task = Task {
+                        sums: self,
+                        copies,
+                        read,
+                        weights: &weights,
+                        out: &out,
+                        image,
+                        rows: rows.clone(),
+                        block: block.clone(),
+                    };
+                    // SAFETY: the rows and channels are within the output, whose length is asserted, and no other task has
+                    // them; their copy has a group of lines behind it; packing asserts that the instruction set is here.
+                    unsafe { run(self.isa, task) };
+                });
+                for pixel in (image * height + rows.start) * width..(image * height + rows.end) * width {
+                    let piece = pixel * channels + block.start..pixel * channels + block.end;
+                    // SAFETY: these channels of these rows belong to this task alone.
+                    finish(pixel, block.start, unsafe { out.slice(piece) });
+                }
             });
-            for pixel in (image * height + rows.start) * width..(image * height + rows.end) * width {
-                let piece = pixel * channels + block.start..pixel * channels + block.end;
-                // SAFETY: these channels of these rows belong to this task alone.
-                finish(pixel, block.start, unsafe { out.slice(piece) });
-            }
-        });
     }
 
     /// The rows of the map that some rows of results meet.
@@ -501,6 +504,7 @@ fn weight_backward_with(isa: Isa, x: &[f32], grad: &[f32], geometry: &Geometry, 
     let parts: Vec<_> = pieces(0..all, all.div_ceil(TASKS.div_ceil(blocks.len())).max(1)).collect();
     let sums: Vec<Vec<Line>> = (0..blocks.len() * parts.len())
         .into_par_iter()
+        .with_max_len(1)
         .map(|task| {
             let (block, part) = (&blocks[task / parts.len()], &parts[task % parts.len()]);
             let lines = block.len().div_ceil(LINE);

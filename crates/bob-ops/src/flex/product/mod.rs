@@ -139,8 +139,10 @@ fn multiply_with(
     };
     let (down, across) = (rows.div_ceil(task_rows), columns.div_ceil(task_columns));
     if parallel && down * across > 1 {
+        // One by one: what a thread has begun to go through is lost to one that is done early.
         (0..down * across)
             .into_par_iter()
+            .with_max_len(1)
             .for_each(|i| task(i / across * task_rows, i % across * task_columns));
     } else {
         (0..down * across).for_each(|i| task(i / across * task_rows, i % across * task_columns));
@@ -197,6 +199,7 @@ impl<L: Rows> Product<'_, L> {
         };
         blocks
             .par_chunks(blocks.len().div_ceil(parts))
+            .with_max_len(1)
             .map(|blocks| {
                 filled(rows * columns, |sum| {
                     let sum = Shared::new(sum);

@@ -111,7 +111,7 @@ impl Packed {
         }
         let pack = |panels: Panels| panels.pack(right, isa);
         if parallel {
-            pieces.into_par_iter().for_each(pack);
+            pieces.into_par_iter().with_max_len(1).for_each(pack);
         } else {
             pieces.into_iter().for_each(pack);
         }
