@@ -5,11 +5,12 @@ use burn::tensor::Device;
 #[cfg(feature = "flex")]
 use crate::operation::is_flex;
 
-/// `pass`, run on `flex` by a thread of the pool that shares out the work of every operation (rayon's, the one that the
+/// `pass`, run on `flex` by one thread of the pool that shares out the work of every operation (rayon's, the one that the
 /// caller is in). From outside of the pool each operation of the pass would wait for a thread that sleeps, and be waited
 /// for asleep, which took 2 to 10 % of a training step on two cores. On other devices it is `pass()`.
 ///
-/// The pool misses the thread while `pass` runs, so it should compute and not wait for others.
+/// The pool misses the thread while `pass` runs, so it should not wait for work of the pool. All steps of a training
+/// belong in one `pass`: burn keeps the running statistics of a batch norm per thread, and takes their mean in the end.
 ///
 /// # Panics
 /// As `pass` does.

@@ -153,6 +153,17 @@ pub fn fit<B: Backbone>(
     splits: &Splits,
     recipe: &Recipe,
     device: &Device,
+    progress: &mut (dyn FnMut(&Epoch) + Send),
+) -> Result<(Training<B>, Vec<Epoch>), FitError> {
+    // The threads that load are none of the pool's.
+    bob_ops::on_cores(device, move || fit_here(backbone, splits, recipe, device, progress))
+}
+
+fn fit_here<B: Backbone>(
+    backbone: B,
+    splits: &Splits,
+    recipe: &Recipe,
+    device: &Device,
     progress: &mut dyn FnMut(&Epoch),
 ) -> Result<(Training<B>, Vec<Epoch>), FitError> {
     check_input_size(&backbone, splits.transform.input_size())?;

@@ -72,11 +72,9 @@ impl<B: Backbone> Training<B> {
 
     /// One step: [`Self::loss`], its gradients, [`Self::update`]. The loss is that before the step, without its graph.
     pub fn step(self, images: Tensor<4>, targets: Tensor<2>, learning_rate: f64, smoothing: f64) -> (Self, Tensor<1>) {
-        bob_ops::on_cores(&images.device(), move || {
-            let loss = self.loss(images, targets, smoothing);
-            let gradients = loss.backward();
-            (self.update(gradients, learning_rate), loss.detach())
-        })
+        let loss = self.loss(images, targets, smoothing);
+        let gradients = loss.backward();
+        (self.update(gradients, learning_rate), loss.detach())
     }
 
     /// A function that scores images with the model as it is now, on a plain device, in inference.
