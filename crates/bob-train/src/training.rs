@@ -71,6 +71,9 @@ impl<B: Backbone> Training<B> {
     }
 
     /// One step: [`Self::loss`], its gradients, [`Self::update`]. The loss is that before the step, without its graph.
+    ///
+    /// Take all steps on one thread, best within one [`bob_ops::on_cores`]: burn keeps the running statistics of a batch
+    /// norm per thread, and steps on several would leave the mean of what each saw.
     pub fn step(self, images: Tensor<4>, targets: Tensor<2>, learning_rate: f64, smoothing: f64) -> (Self, Tensor<1>) {
         let loss = self.loss(images, targets, smoothing);
         let gradients = loss.backward();
