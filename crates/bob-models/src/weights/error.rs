@@ -102,7 +102,7 @@ pub enum WeightsErrorKind {
         /// The tensor's key in the file.
         key: String,
         /// Bytes that its shape and type ask for.
-        claimed: usize,
+        claimed: u64,
         /// Bytes of the whole file.
         file: u64,
     },

@@ -5,11 +5,11 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use burn::store::bridge;
-use burn::store::burn_pack::Tensor as PackTensor;
 use burn::store::pytorch_reader::{PytorchError, PytorchReader};
 
 use super::error::damaged;
 use super::source::{Archive, Source};
+use super::stored::Stored;
 use super::{LoadOptions, WeightsErrorKind, hdf5, numpy, onnx, pickle, pytorch, safetensors};
 
 /// The magic number that opens a checkpoint of PyTorch before 1.6, as `torch.serialization.MAGIC_NUMBER` is pickled.
@@ -44,7 +44,7 @@ pub(super) struct Opened {
     pub(super) format: Format,
     pub(super) len: u64,
     /// Named by the file's keys, in alphabetical order.
-    pub(super) tensors: Vec<PackTensor>,
+    pub(super) tensors: Vec<Stored>,
 }
 
 pub(super) fn open(path: &Path, options: &LoadOptions) -> Result<Opened, WeightsErrorKind> {
@@ -137,7 +137,7 @@ fn format(start: &[u8]) -> Result<Format, WeightsErrorKind> {
 }
 
 /// The tensors of a checkpoint of PyTorch before 1.6, which burn reads.
-fn legacy(path: &Path, top_level_key: Option<&str>) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+fn legacy(path: &Path, top_level_key: Option<&str>) -> Result<Vec<Stored>, WeightsErrorKind> {
     let reader = match top_level_key {
         Some(key) => PytorchReader::with_top_level_key(path, key),
         None => PytorchReader::new(path),
@@ -150,5 +150,6 @@ fn legacy(path: &Path, top_level_key: Option<&str>) -> Result<Vec<PackTensor>, W
         (PytorchError::Io(error), _) if error.raw_os_error().is_some() => WeightsErrorKind::Io(error),
         (error, _) => damaged(error.to_string()),
     })?;
-    Ok(reader.into_tensors().into_values().map(bridge::from_pytorch).collect())
+    let tensors = reader.into_tensors().into_values().map(bridge::from_pytorch);
+    Ok(tensors.map(Stored::of_burn).collect())
 }

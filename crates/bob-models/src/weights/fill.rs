@@ -7,17 +7,12 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Shape, Tensor, TensorData};
 use rayon::prelude::*;
 
+use super::WeightsErrorKind;
 use super::expected::Matched;
-use super::{WeightsErrorKind, floats};
+use super::turn::turned;
 
 /// Bytes that are read at once, or one tensor that has more: work for all cores, and little beside a model.
-const GROUP: usize = 32 << 20;
-
-/// Rows and columns of the tiles by which a matrix is turned around: whole lines of memory on both sides.
-const TILE: usize = 128;
-
-/// Values from one row of a turned tile to the next: rows at a power of two would want the same places of the cache.
-const PITCH: usize = TILE + 16;
+const GROUP: usize = 64 << 20;
 
 /// `module` with the values of `matched`, which are in the order of its fields.
 pub(super) fn fill<M: Module>(module: M, matched: Vec<Matched>) -> Result<M, WeightsErrorKind> {
@@ -53,7 +48,12 @@ impl Filler {
                 bytes += matched.expected.shape.num_elements() * size_of::<f32>();
                 group.push(matched);
             }
-            self.read = group.par_iter().map(read).collect::<Vec<_>>().into();
+            self.read = group
+                .par_iter()
+                .with_max_len(1)
+                .map_init(Vec::new, read)
+                .collect::<Vec<_>>()
+                .into();
         }
         let refused = |found: &dyn std::fmt::Debug| WeightsErrorKind::Refused(format!("{found:?} for {shape:?}"));
         match self.read.pop_front() {
@@ -83,61 +83,25 @@ impl ModuleMapper for Filler {
     }
 }
 
-/// The values in the module's layout.
-fn read(matched: &Matched) -> Result<TensorData, WeightsErrorKind> {
+/// The values in the module's layout; `strip` is room that the next tensor can have too.
+fn read(strip: &mut Vec<f32>, matched: &Matched) -> Result<TensorData, WeightsErrorKind> {
     let Matched { keyed, expected } = matched;
-    let data = keyed.read(&expected.shape)?;
-    Ok(match *expected.shape {
-        [rows, columns] if expected.is_transposed => {
-            TensorData::new(transposed(data.as_bytes(), rows, columns), [columns, rows])
+    let [rows, columns] = match *expected.shape {
+        [rows, columns] if expected.is_transposed => [rows, columns],
+        _ => return Ok(TensorData::new(keyed.values()?, expected.shape.clone())),
+    };
+    let values = match keyed.plain() {
+        Some(tensor) => tensor.read(|values| turned(rows, columns, strip, |to| values.fill(to)))?,
+        None => {
+            let values = keyed.values()?;
+            let mut rest = values.as_slice();
+            turned(rows, columns, strip, |to| {
+                let (next, after) = rest.split_at(to.len());
+                to.copy_from_slice(next);
+                rest = after;
+                Ok::<_, WeightsErrorKind>(())
+            })?
         }
-        _ => data,
-    })
-}
-
-/// The matrix `[rows, columns]` of the float32 in `bytes` as `[columns, rows]`.
-fn transposed(bytes: &[u8], rows: usize, columns: usize) -> Vec<f32> {
-    let mut turned = vec![0.0; rows * columns];
-    let mut tile = [[0.0; PITCH]; TILE];
-    for first_row in (0..rows).step_by(TILE) {
-        let height = TILE.min(rows - first_row);
-        for first_column in (0..columns).step_by(TILE) {
-            let width = TILE.min(columns - first_column);
-            for i in 0..height {
-                let start = ((first_row + i) * columns + first_column) * size_of::<f32>();
-                for (turned, value) in tile.iter_mut().zip(floats(&bytes[start..][..width * size_of::<f32>()])) {
-                    turned[i] = value;
-                }
-            }
-            for (j, turned_row) in tile[..width].iter().enumerate() {
-                turned[(first_column + j) * rows + first_row..][..height].copy_from_slice(&turned_row[..height]);
-            }
-        }
-    }
-    turned
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_matrix_is_turned_around_whatever_its_sides() {
-        for (rows, columns) in [
-            (0, 3),
-            (3, 0),
-            (1, 1),
-            (2, 3),
-            (TILE, TILE),
-            (TILE + 1, 2 * TILE + 3),
-            (200, 1),
-        ] {
-            let value = |i: usize, j: usize| (i * columns + j) as f32;
-            let bytes: Vec<u8> = (0..rows)
-                .flat_map(|i| (0..columns).flat_map(move |j| value(i, j).to_ne_bytes()))
-                .collect();
-            let expected: Vec<f32> = (0..columns).flat_map(|j| (0..rows).map(move |i| value(i, j))).collect();
-            assert_eq!(transposed(&bytes, rows, columns), expected, "{rows} x {columns}");
-        }
-    }
+    };
+    Ok(TensorData::new(values, [columns, rows]))
 }

@@ -9,14 +9,13 @@
 use std::collections::BTreeSet;
 use std::io::Read;
 
-use burn::store::bridge;
-use burn::store::burn_pack::Tensor as PackTensor;
-use burn::tensor::{DType, Shape, TensorData};
+use burn::tensor::DType;
 use flate2::read::ZlibDecoder;
 
 use super::WeightsErrorKind;
 use super::error::damaged;
-use super::source::{Fields, Source, num_bytes, opaque, pack_error};
+use super::source::{Fields, Source};
+use super::stored::{Stored, num_bytes};
 
 /// What opens a file.
 pub(super) const MAGIC: &[u8] = b"\x89HDF\r\n\x1a\n";
@@ -37,7 +36,7 @@ const MAX_RANK: usize = 32;
 const MAX_NAME: usize = 1024;
 
 /// The arrays of the file by their paths without the first slash, their data unread.
-pub(super) fn tensors(source: &Source) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+pub(super) fn tensors(source: &Source) -> Result<Vec<Stored>, WeightsErrorKind> {
     let start = source.bytes(0, SUPERBLOCK.min(source.len()))?;
     let mut fields = Fields::new(&start, "its superblock");
     fields.take(MAGIC.len())?;
@@ -83,7 +82,7 @@ struct Walk<'a> {
     source: &'a Source,
     /// Bytes of blocks that may still be read.
     budget: u64,
-    tensors: Vec<PackTensor>,
+    tensors: Vec<Stored>,
 }
 
 /// What the header of an object says of it.
@@ -150,7 +149,7 @@ impl Walk<'_> {
         }
         if let (Some(shape), Some(dtype), Some(data)) = (header.shape, header.dtype, header.data) {
             let tensor = match dtype {
-                None => opaque(path.to_owned(), "it holds neither floats nor integers"),
+                None => Stored::opaque(path.to_owned(), "it holds neither floats nor integers"),
                 Some(dtype) => self.array(path.to_owned(), dtype, shape, data, header.filters)?,
             };
             self.tensors.push(tensor);
@@ -269,7 +268,7 @@ impl Walk<'_> {
         shape: Vec<usize>,
         data: Data,
         filters: Vec<Filter>,
-    ) -> Result<PackTensor, WeightsErrorKind> {
+    ) -> Result<Stored, WeightsErrorKind> {
         let len =
             num_bytes(dtype, &shape).ok_or_else(|| damaged(format!("array `{path}` claims the shape {shape:?}")))?;
         let (index, sizes) = match data {
@@ -321,15 +320,14 @@ impl Walk<'_> {
             )));
         }
         let source = self.source.clone();
-        let declared = Shape::from(shape.clone());
-        Ok(bridge::deferred(path, dtype, declared.clone(), None, move || {
+        Ok(Stored::new(path, dtype, shape.clone(), move |visit| {
             let mut bytes = vec![0; len as usize];
             for one in &chunks {
-                let stored = source.bytes(one.address, one.len).map_err(pack_error)?;
-                let read = unpack(stored, one.skipped, &filters, chunk, dtype.size()).map_err(pack_error)?;
+                let stored = source.bytes(one.address, one.len)?;
+                let read = unpack(stored, one.skipped, &filters, chunk, dtype.size())?;
                 place(&read, &sizes, &mut bytes, &shape, &one.at, dtype.size());
             }
-            Ok(TensorData::from_bytes_vec(bytes, declared.clone(), dtype))
+            visit(&mut bytes.as_slice())
         }))
     }
 }

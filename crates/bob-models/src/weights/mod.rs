@@ -20,7 +20,9 @@ mod pytorch;
 mod rename;
 mod safetensors;
 mod source;
+mod stored;
 mod tree;
+mod turn;
 mod unpickle;
 
 use std::collections::BTreeMap;
@@ -29,9 +31,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use burn::module::Module;
-use burn::store::burn_pack::Tensor as PackTensor;
-use burn::store::{BurnToPyTorchAdapter, ModuleSnapshot, SafetensorsStore, bridge};
-use burn::tensor::{DType, Shape, TensorData};
+use burn::store::{BurnToPyTorchAdapter, ModuleSnapshot, SafetensorsStore};
+use burn::tensor::{DType, Shape};
 use sha2::{Digest, Sha256};
 
 use crate::{AnyBackbone, CheckpointEntry};
@@ -41,6 +42,8 @@ pub use expected::{Expected, expected};
 pub use file::Format;
 pub use layout::{Layout, Part};
 pub use rename::Rename;
+
+use stored::Stored;
 
 /// What a file of weights needs to be read as a module's state dict.
 #[derive(Clone, Debug)]
@@ -138,7 +141,7 @@ pub fn load(backbone: AnyBackbone, path: &Path, entry: &CheckpointEntry) -> Resu
 ///
 /// Linear weights are transposed and norms renamed as burn's `BurnToPyTorchAdapter` does when it saves them, which goes
 /// by the names of burn's own layers. Enum variants are no part of a name. Floats of any width become float32. Data are
-/// read a few tensors at a time.
+/// read a few tensors at a time, and never mapped: who overwrites the file later changes no weight.
 ///
 /// # Errors
 /// As [`load`].
@@ -159,12 +162,13 @@ fn read_into<M: Module>(module: M, path: &Path, options: &LoadOptions) -> Result
     })?;
 
     let mut dtypes = Vec::new();
-    for Piece { key, tensor, .. } in matched.iter().flat_map(|matched| &matched.keyed.0) {
+    for Piece { tensor, .. } in matched.iter().flat_map(|matched| &matched.keyed.0) {
         // A view that repeats its storage can claim any size; so can a compressed archive.
-        if tensor.byte_len() as u64 > opened.len {
+        let claimed = tensor.byte_len().unwrap_or(u64::MAX);
+        if claimed > opened.len {
             return Err(WeightsErrorKind::TooLarge {
-                key: key.clone(),
-                claimed: tensor.byte_len(),
+                key: tensor.name.clone(),
+                claimed,
                 file: opened.len,
             });
         }
@@ -183,25 +187,18 @@ fn read_into<M: Module>(module: M, path: &Path, options: &LoadOptions) -> Result
 
 /// A tensor of the file.
 struct Piece {
-    key: String,
-    tensor: PackTensor,
+    tensor: Stored,
     layout: Layout,
 }
 
 impl Piece {
-    fn fault(&self, reason: String) -> WeightsErrorKind {
-        WeightsErrorKind::Tensor {
-            key: self.key.clone(),
-            reason,
-        }
-    }
-
     /// Its shape in PyTorch's layout.
     fn shape(&self) -> Result<Shape, WeightsErrorKind> {
         let shape = &self.tensor.shape;
         self.layout.shape(shape).ok_or_else(|| {
             let expected = self.layout.axes.len();
-            self.fault(format!("its shape is {:?}, expected {expected} axes", shape.as_slice()))
+            self.tensor
+                .fault(format!("its shape is {:?}, expected {expected} axes", shape.as_slice()))
         })
     }
 
@@ -243,42 +240,43 @@ impl Keyed {
             let is_alike = |at: usize| at == axis || whole[at] == shape[at];
             if whole.len() != shape.len() || axis >= shape.len() || !(0..shape.len()).all(is_alike) {
                 let reason = format!("its shape is {shape:?}, which does not continue {whole:?} along axis {axis}");
-                return Err(piece.fault(reason));
+                return Err(piece.tensor.fault(reason));
             }
             whole[axis] = whole[axis].saturating_add(shape[axis]);
         }
         Ok(Shape::from(whole))
     }
 
-    /// The whole as float32 of `shape`, which is PyTorch's.
-    fn read(&self, shape: &Shape) -> Result<TensorData, WeightsErrorKind> {
-        if let [piece] = self.0.as_slice()
-            && piece.layout.axes.is_empty()
-        {
-            let data = read_float32(&piece.key, &piece.tensor)?;
-            return Ok(TensorData::from_bytes(data.into_bytes(), shape.clone(), DType::F32));
+    /// The one tensor whose values are those of the whole, in their order.
+    fn plain(&self) -> Option<&Stored> {
+        match self.0.as_slice() {
+            [piece] if piece.layout.axes.is_empty() => Some(&piece.tensor),
+            _ => None,
+        }
+    }
+
+    /// The values of the whole in PyTorch's layout.
+    fn values(&self) -> Result<Vec<f32>, WeightsErrorKind> {
+        if let Some(tensor) = self.plain() {
+            return tensor.values();
         }
         let mut parts = Vec::with_capacity(self.0.len());
         for piece in &self.0 {
-            let data = read_float32(&piece.key, &piece.tensor)?;
-            let values = data
-                .try_into_vec::<f32>()
-                .map_err(|error| piece.fault(format!("{error:?}")))?;
+            let values = piece.tensor.values()?;
             parts.push((piece.layout.values(values, &piece.tensor.shape), piece.shape()?));
         }
         let axis = self.0[0].layout.part.map_or(0, |part| part.axis);
-        Ok(TensorData::new(layout::join(&parts, axis), shape.clone()))
+        Ok(layout::join(&parts, axis))
     }
 }
 
 /// The tensors by the module's names for them.
-fn rename(tensors: Vec<PackTensor>, options: &LoadOptions) -> Result<BTreeMap<String, Keyed>, WeightsErrorKind> {
+fn rename(tensors: Vec<Stored>, options: &LoadOptions) -> Result<BTreeMap<String, Keyed>, WeightsErrorKind> {
     let mut named = BTreeMap::<String, Keyed>::new();
     let mut idle: Vec<&Rename> = options.renames.iter().collect();
     let first_key = tensors.first().map(|tensor| tensor.name.clone());
     for tensor in tensors {
-        let key = tensor.name.clone();
-        let mut renamed = key.clone();
+        let mut renamed = tensor.name.clone();
         for rename in &options.renames {
             if let Some(name) = rename.apply(&renamed) {
                 renamed = name;
@@ -287,7 +285,7 @@ fn rename(tensors: Vec<PackTensor>, options: &LoadOptions) -> Result<BTreeMap<St
         }
         let name = (options.remap)(&renamed);
         let layout = (options.layout)(&renamed);
-        let piece = Piece { key, tensor, layout };
+        let piece = Piece { tensor, layout };
         let Some(Keyed(pieces)) = named.get_mut(&name) else {
             named.insert(name, Keyed(vec![piece]));
             continue;
@@ -298,8 +296,8 @@ fn rename(tensors: Vec<PackTensor>, options: &LoadOptions) -> Result<BTreeMap<St
         };
         if let Some(other) = pieces.iter().find(is_other) {
             return Err(WeightsErrorKind::DuplicateName {
-                first: other.key.clone(),
-                second: piece.key,
+                first: other.tensor.name.clone(),
+                second: piece.tensor.name,
                 name,
             });
         }
@@ -321,49 +319,6 @@ fn is_ignored(name: &str, ignored: &[String]) -> bool {
         let prefix = pattern.strip_suffix('*').map(|prefix| name.starts_with(prefix));
         suffix.or(prefix).unwrap_or(name == pattern)
     })
-}
-
-fn read_float32(key: &str, tensor: &PackTensor) -> Result<TensorData, WeightsErrorKind> {
-    let data = bridge::to_data(tensor).map_err(|error| WeightsErrorKind::Tensor {
-        key: key.to_owned(),
-        reason: error.to_string(),
-    })?;
-    let data = data.convert_dtype(DType::F32);
-    match first_not_finite(data.as_bytes()) {
-        None => Ok(data),
-        Some((at, value)) => Err(WeightsErrorKind::NotFinite {
-            key: key.to_owned(),
-            index: unravel(at, &tensor.shape),
-            value,
-        }),
-    }
-}
-
-/// The first of the float32 in `bytes` that is NaN or infinite, and its place.
-fn first_not_finite(bytes: &[u8]) -> Option<(usize, f32)> {
-    /// Values that are judged together, which the compiler does several at a time.
-    const BLOCK: usize = 1024;
-    let is_broken = |block: &[u8]| floats(block).fold(false, |broken, value| broken | !value.is_finite());
-    let blocks = bytes.chunks(BLOCK * size_of::<f32>()).enumerate();
-    let (i, block) = blocks.into_iter().find(|(_, block)| is_broken(block))?;
-    let (at, value) = floats(block).enumerate().find(|(_, value)| !value.is_finite())?;
-    Some((i * BLOCK + at, value))
-}
-
-/// The float32 in `bytes`, wherever they lie in memory.
-fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes.as_chunks().0.iter().map(|&value| f32::from_ne_bytes(value))
-}
-
-/// The index of every dimension of the element `at` of a row-major tensor.
-fn unravel(mut at: usize, shape: &[usize]) -> Vec<usize> {
-    let mut index = shape
-        .iter()
-        .rev()
-        .map(|&dim| (at % dim, at /= dim).0)
-        .collect::<Vec<_>>();
-    index.reverse();
-    index
 }
 
 /// Write `backbone` as safetensors with timm's names and layouts, so that timm's `load_state_dict` takes it; only

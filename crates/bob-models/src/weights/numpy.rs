@@ -8,13 +8,12 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use burn::store::bridge;
-use burn::store::burn_pack::Tensor as PackTensor;
-use burn::tensor::{BoolStore, Bytes, DType, Shape, TensorData};
+use burn::tensor::{BoolStore, DType};
 
 use super::error::damaged;
 use super::layout::permute;
-use super::source::{Archive, Source, num_bytes, pack_error};
+use super::source::{Archive, Source};
+use super::stored::{Stored, Visitor, num_bytes};
 use super::tree::{Node, leaves};
 use super::unpickle::{Id, Pickle, Value, unpickle};
 use super::{WeightsErrorKind, pickle};
@@ -46,7 +45,7 @@ pub(super) fn is_npz(names: &[String]) -> bool {
 }
 
 /// The arrays of an archive, their data unread.
-pub(super) fn archived(archive: &Archive) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+pub(super) fn archived(archive: &Archive) -> Result<Vec<Stored>, WeightsErrorKind> {
     let mut tensors = Vec::new();
     for entry in archive.names() {
         let name = entry.trim_end_matches(".npy").to_owned();
@@ -55,7 +54,7 @@ pub(super) fn archived(archive: &Archive) -> Result<Vec<PackTensor>, WeightsErro
         let array = Array::parse(&header).ok_or_else(|| in_array(&format!("its description is `{header}`")))?;
         let len = num_bytes(array.dtype, &array.shape).ok_or_else(|| in_array("its shape is too large"))?;
         let archive = archive.clone();
-        tensors.push(array.tensor(name, move || archive.bytes(&entry, start, len)));
+        tensors.push(array.tensor(name, move |visit| archive.with_part(&entry, start, len, visit)));
     }
     Ok(tensors)
 }
@@ -89,7 +88,7 @@ fn header(entry: &mut dyn Read, damaged: &dyn Fn(&str) -> WeightsErrorKind) -> R
 }
 
 /// The arrays of the pickled dictionary `path` of `len` bytes, their data unread.
-pub(super) fn pickled(path: &Path, len: u64, allowed: &[String]) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+pub(super) fn pickled(path: &Path, len: u64, allowed: &[String]) -> Result<Vec<Stored>, WeightsErrorKind> {
     let open = || File::open(path).map(BufReader::new);
     pickle::check(&mut open()?, allowed, |name| {
         ARRAYS.contains(&name) || FROZEN.contains(&name)
@@ -123,7 +122,7 @@ fn thawed(pickle: &Pickle, id: Id) -> Id {
 }
 
 /// The array `id` of a pickle in the file `source`.
-fn array(source: &Source, pickle: &Pickle, id: Id, name: String) -> Result<PackTensor, WeightsErrorKind> {
+fn array(source: &Source, pickle: &Pickle, id: Id, name: String) -> Result<Stored, WeightsErrorKind> {
     let (array, start, len) = parts(pickle, id).ok_or_else(|| WeightsErrorKind::Tensor {
         key: name.clone(),
         reason: "its pickle describes no plain array".to_owned(),
@@ -134,8 +133,8 @@ fn array(source: &Source, pickle: &Pickle, id: Id, name: String) -> Result<PackT
             array.shape
         )));
     }
-    let source = source.clone();
-    Ok(array.tensor(name, move || source.bytes(start, len).map(Bytes::from_bytes_vec)))
+    let place = source.place(start);
+    Ok(array.tensor(name, move |visit| visit(&mut place.clone())))
 }
 
 /// The array, and where its bytes lie.
@@ -196,23 +195,26 @@ impl Array {
         })
     }
 
-    /// As a tensor whose bytes `read` gives.
+    /// As a tensor whose bytes, in the array's own order, `data` gives to its visitor.
     fn tensor(
         self,
         name: String,
-        read: impl Fn() -> Result<Bytes, WeightsErrorKind> + Send + Sync + 'static,
-    ) -> PackTensor {
+        data: impl Fn(&mut Visitor) -> Result<(), WeightsErrorKind> + Send + Sync + 'static,
+    ) -> Stored {
         let Self {
             dtype,
             shape,
             is_fortran,
         } = self;
-        bridge::deferred(name, dtype, Shape::from(shape.clone()), None, move || {
-            let mut bytes = read().map_err(pack_error)?;
-            if is_fortran && shape.len() > 1 {
-                bytes = Bytes::from_bytes_vec(to_row_major(&bytes, &shape, dtype.size()));
-            }
-            Ok(TensorData::from_bytes(bytes, Shape::from(shape.clone()), dtype))
+        if !is_fortran || shape.len() < 2 {
+            return Stored::new(name, dtype, shape, data);
+        }
+        Stored::new(name, dtype, shape.clone(), move |visit| {
+            data(&mut |columns| {
+                let mut bytes = vec![0; shape.iter().product::<usize>() * dtype.size()];
+                columns.read_exact(&mut bytes)?;
+                visit(&mut to_row_major(&bytes, &shape, dtype.size()).as_slice())
+            })
         })
     }
 }

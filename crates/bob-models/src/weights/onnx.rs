@@ -12,12 +12,12 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use burn::store::burn_pack::Tensor as PackTensor;
 use burn::tensor::{BoolStore, DType};
 
 use super::WeightsErrorKind;
 use super::error::damaged;
-use super::source::{Source, num_bytes, opaque};
+use super::source::Source;
+use super::stored::{Stored, num_bytes};
 
 /// What the exporter calls a tensor that has no name of its own.
 const ANONYMOUS: &str = "onnx::";
@@ -37,7 +37,7 @@ pub(super) fn is_onnx(start: &[u8]) -> bool {
 }
 
 /// The initialisers of the graph in `path` of `len` bytes, their data unread.
-pub(super) fn tensors(path: &Path, len: u64) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+pub(super) fn tensors(path: &Path, len: u64) -> Result<Vec<Stored>, WeightsErrorKind> {
     let mut wire = Wire {
         reader: BufReader::new(File::open(path)?),
         at: 0,
@@ -90,7 +90,7 @@ impl Initialiser {
         Ok(())
     }
 
-    fn tensor(self, name: String, source: &Source) -> Result<PackTensor, WeightsErrorKind> {
+    fn tensor(self, name: String, source: &Source) -> Result<Stored, WeightsErrorKind> {
         let dtype = match self.data_type {
             1 => DType::F32,
             2 => DType::U8,
@@ -105,13 +105,13 @@ impl Initialiser {
             12 => DType::U32,
             13 => DType::U64,
             16 => DType::BF16,
-            _ => return Ok(opaque(name, "it holds neither floats nor integers")),
+            _ => return Ok(Stored::opaque(name, "it holds neither floats nor integers")),
         };
         match self.data {
             _ if self.has_other_data && dtype.is_float() => Err(WeightsErrorKind::Unsupported(format!(
                 "the data of `{name}` outside of the tensor or one number at a time"
             ))),
-            _ if self.has_other_data => Ok(opaque(name, "its data are one number at a time")),
+            _ if self.has_other_data => Ok(Stored::opaque(name, "its data are one number at a time")),
             Some((start, len)) => source.tensor(name, dtype, self.shape, start, len),
             None if num_bytes(dtype, &self.shape) == Some(0) => source.tensor(name, dtype, self.shape, 0, 0),
             None => Err(damaged(format!("tensor `{name}` has no data"))),

@@ -7,16 +7,15 @@
 
 use std::io::{BufReader, Read};
 
-use burn::store::bridge;
-use burn::store::burn_pack::Tensor as PackTensor;
 use burn::store::pytorch_reader::MAX_PICKLE_SIZE;
-use burn::tensor::{BoolStore, DType, Shape, TensorData};
+use burn::tensor::{BoolStore, DType};
 
 use super::WeightsErrorKind;
 use super::error::damaged;
 use super::layout::gather;
 use super::pickle;
-use super::source::{Archive, num_bytes, pack_error};
+use super::source::Archive;
+use super::stored::{Stored, num_bytes};
 use super::tree::{Node, leaves};
 use super::unpickle::{Id, Pickle, Value, unpickle};
 
@@ -32,7 +31,7 @@ pub(super) fn is_torchscript(names: &[String]) -> bool {
 }
 
 /// The tensors of the `archive` under the names that `state_dict` would give them, their data unread.
-pub(super) fn tensors(archive: &Archive, allowed: &[String]) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+pub(super) fn tensors(archive: &Archive, allowed: &[String]) -> Result<Vec<Stored>, WeightsErrorKind> {
     let (folder, pickle) = read(archive, allowed, |name| {
         name.starts_with(CLASSES) || name.starts_with(LISTS)
     })?;
@@ -53,7 +52,7 @@ pub(super) fn state_dict(
     archive: &Archive,
     allowed: &[String],
     top_level_key: Option<&str>,
-) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+) -> Result<Vec<Stored>, WeightsErrorKind> {
     let (folder, pickle) = read(archive, allowed, |_| false)?;
     let root = match top_level_key {
         None => pickle.root,
@@ -121,7 +120,7 @@ struct Storages<'a> {
 
 impl<'a> Storages<'a> {
     /// The tensors below `root`, whose branches `branch` knows.
-    fn tensors(&self, root: Id, branch: impl Fn(Id) -> Node<'a>) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+    fn tensors(&self, root: Id, branch: impl Fn(Id) -> Node<'a>) -> Result<Vec<Stored>, WeightsErrorKind> {
         let node = |id| match self.pickle.object(id) {
             Some(("torch._utils._rebuild_parameter", arguments, _)) => {
                 Node::Leaf(arguments.first().copied().unwrap_or(id))
@@ -133,7 +132,7 @@ impl<'a> Storages<'a> {
         leaves.into_iter().map(|(name, id)| self.tensor(id, name)).collect()
     }
 
-    fn tensor(&self, id: Id, name: String) -> Result<PackTensor, WeightsErrorKind> {
+    fn tensor(&self, id: Id, name: String) -> Result<Stored, WeightsErrorKind> {
         let parts = self.parts(id).ok_or_else(|| WeightsErrorKind::Tensor {
             key: name.clone(),
             reason: "its pickle describes no plain tensor".to_owned(),
@@ -162,20 +161,21 @@ impl<'a> Storages<'a> {
             )));
         };
         let (archive, entry) = (self.archive.clone(), format!("{}data/{storage}", self.folder));
-        let declared = Shape::from(shape.clone());
-        Ok(bridge::deferred(name, dtype, declared.clone(), None, move || {
+        Ok(Stored::new(name, dtype, shape.clone(), move |visit| {
             let size = dtype.size();
-            let stored = archive
-                .bytes(&entry, (offset * size) as u64, ((end - offset) * size) as u64)
-                .map_err(pack_error)?;
-            if is_row_major(&shape, &strides) {
-                return Ok(TensorData::from_bytes(stored, declared.clone(), dtype));
-            }
-            let mut values = Vec::new();
-            gather(&shape, &strides, 0, &mut |at| {
-                values.extend_from_slice(&stored[at * size..(at + 1) * size]);
-            });
-            Ok(TensorData::from_bytes_vec(values, declared.clone(), dtype))
+            let [skipped, len] = [offset, end - offset].map(|values| (values * size) as u64);
+            archive.with_part(&entry, skipped, len, |data| {
+                if is_row_major(&shape, &strides) {
+                    return visit(data);
+                }
+                let mut stored = vec![0; len as usize];
+                data.read_exact(&mut stored)?;
+                let mut values = Vec::new();
+                gather(&shape, &strides, 0, &mut |at| {
+                    values.extend_from_slice(&stored[at * size..(at + 1) * size]);
+                });
+                visit(&mut values.as_slice())
+            })
         }))
     }
 

@@ -1,9 +1,8 @@
-//! The safetensors container, read without mapping it: a tensor's bytes are in memory only while it is loaded.
+//! The safetensors container, read without mapping it, so that nobody who writes to it changes what was loaded.
 
 use std::fs::File;
 use std::io::Read;
 
-use burn::store::burn_pack::Tensor as PackTensor;
 use burn::tensor::{BoolStore, DType};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
@@ -11,6 +10,7 @@ use safetensors::tensor::Metadata;
 use super::WeightsErrorKind;
 use super::error::damaged;
 use super::source::Source;
+use super::stored::Stored;
 
 /// Bytes of the length at the start of the file.
 const LENGTH: u64 = 8;
@@ -24,7 +24,7 @@ pub(super) fn is_safetensors(start: &[u8]) -> bool {
 }
 
 /// The tensors of the open `file` of `file_len` bytes, their data unread.
-pub(super) fn tensors(mut file: File, file_len: u64) -> Result<Vec<PackTensor>, WeightsErrorKind> {
+pub(super) fn tensors(mut file: File, file_len: u64) -> Result<Vec<Stored>, WeightsErrorKind> {
     let mut length = [0; LENGTH as usize];
     file.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);

@@ -5,13 +5,13 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
-use burn::store::bridge;
-use burn::store::burn_pack::{Error as PackError, Tensor as PackTensor};
-use burn::tensor::{Bytes, DType, Shape, TensorData};
-use zip::ZipArchive;
+use burn::tensor::DType;
+use zip::result::ZipError;
+use zip::{CompressionMethod, ZipArchive};
 
 use super::WeightsErrorKind;
 use super::error::damaged;
+use super::stored::{Stored, num_bytes};
 
 /// A file whose length is known.
 #[derive(Clone)]
@@ -70,6 +70,12 @@ impl Source {
         Ok(())
     }
 
+    /// What is read from `start` on.
+    pub(super) fn place(&self, start: u64) -> Place {
+        let source = self.clone();
+        Place { source, at: start }
+    }
+
     /// The contiguous tensor whose data are the `len` bytes from `start`.
     pub(super) fn tensor(
         &self,
@@ -78,37 +84,21 @@ impl Source {
         shape: Vec<usize>,
         start: u64,
         len: u64,
-    ) -> Result<PackTensor, WeightsErrorKind> {
+    ) -> Result<Stored, WeightsErrorKind> {
         if !self.has(start, len) || num_bytes(dtype, &shape) != Some(len) {
             return Err(damaged(format!(
                 "tensor `{name}` of shape {shape:?} claims {len} bytes at {start} of {}",
                 self.len
             )));
         }
-        let (source, shape) = (self.clone(), Shape::from(shape));
-        let declared = shape.clone();
-        Ok(bridge::deferred(name, dtype, shape, None, move || {
-            let mut bytes = zeros(len as usize);
-            let read = source.read_at(start, &mut bytes);
-            read.map_err(|error| PackError::IoError(error.to_string()))?;
-            Ok(TensorData::from_bytes(bytes, declared.clone(), dtype))
-        }))
-    }
-}
-
-/// `len` bytes to read a tensor into, aligned as burn wants them: it would copy others.
-fn zeros(len: usize) -> Bytes {
-    const ALIGNED: usize = size_of::<u128>();
-    if len.is_multiple_of(ALIGNED) {
-        Bytes::from_elems(vec![0_u128; len / ALIGNED])
-    } else {
-        Bytes::from_bytes_vec(vec![0; len])
+        let place = self.place(start);
+        Ok(Stored::new(name, dtype, shape, move |visit| visit(&mut place.clone())))
     }
 }
 
 /// A place in a file, to read on from.
 #[derive(Clone)]
-struct Place {
+pub(super) struct Place {
     source: Source,
     at: u64,
 }
@@ -145,7 +135,7 @@ pub(super) struct Archive {
 impl Archive {
     pub(super) fn open(path: &Path, len: u64) -> Result<Self, WeightsErrorKind> {
         let source = Source::new(File::open(path)?, len);
-        let archive = ZipArchive::new(Place { source, at: 0 }).map_err(|error| damaged(error.to_string()))?;
+        let archive = ZipArchive::new(source.place(0)).map_err(|error| damaged(error.to_string()))?;
         Ok(Self { archive, len })
     }
 
@@ -172,48 +162,40 @@ impl Archive {
         read(&mut entry, size)
     }
 
-    /// The `len` bytes of the entry `name` behind its first `skipped`.
-    pub(super) fn bytes(&self, name: &str, skipped: u64, len: u64) -> Result<Bytes, WeightsErrorKind> {
+    /// Read the `len` bytes of the entry `name` behind its first `skipped` with `read`.
+    pub(super) fn with_part<T>(
+        &self,
+        name: &str,
+        skipped: u64,
+        len: u64,
+        read: impl FnOnce(&mut dyn Read) -> Result<T, WeightsErrorKind>,
+    ) -> Result<T, WeightsErrorKind> {
         let claims = |what| Err(damaged(format!("its entry `{name}` {what}")));
         // Compressed entries can claim any length.
         if len > self.len {
             return claims(format!("claims {len} bytes and the whole has {}", self.len));
         }
-        self.with(name, |entry, size| {
-            if skipped.checked_add(len).is_none_or(|end| end > size) {
-                return claims("ends early".to_owned());
-            }
-            io::copy(&mut (&mut *entry).take(skipped), &mut io::sink())?;
-            let mut bytes = zeros(len as usize);
-            match entry.read_exact(&mut bytes) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => claims("ends early".to_owned()),
-                read => Ok(read.map(|()| bytes)?),
-            }
-        })
+        let mut archive = self.archive.clone();
+        let zip = |error: ZipError| damaged(error.to_string());
+        let index = archive
+            .index_for_name(name)
+            .ok_or_else(|| zip(ZipError::FileNotFound))?;
+        let (size, compression) = {
+            let entry = archive.by_index_raw(index).map_err(zip)?;
+            (entry.size(), entry.compression())
+        };
+        if skipped.checked_add(len).is_none_or(|end| end > size) {
+            return claims("ends early".to_owned());
+        }
+        if compression == CompressionMethod::Stored {
+            let mut entry = archive.by_index_seek(index).map_err(zip)?;
+            entry.seek(SeekFrom::Start(skipped))?;
+            return read(&mut entry.take(len));
+        }
+        let mut entry = archive.by_index(index).map_err(zip)?;
+        io::copy(&mut Read::by_ref(&mut entry).take(skipped), &mut io::sink())?;
+        read(&mut entry.take(len))
     }
-}
-
-/// An error of ours as one of burn's, for where a tensor's data are read.
-pub(super) fn pack_error(kind: WeightsErrorKind) -> PackError {
-    match kind {
-        WeightsErrorKind::Io(error) => PackError::IoError(error.to_string()),
-        kind => PackError::ValidationError(kind.to_string()),
-    }
-}
-
-/// Bytes of a contiguous tensor, where they can be counted.
-pub(super) fn num_bytes(dtype: DType, shape: &[usize]) -> Option<u64> {
-    let size = shape
-        .iter()
-        .try_fold(dtype.size(), |size, &dim| size.checked_mul(dim))?;
-    u64::try_from(size).ok()
-}
-
-/// A tensor of a type that no parameter has: it has a name and a shape, and no data.
-pub(super) fn opaque(name: String, what: &'static str) -> PackTensor {
-    bridge::deferred(name, DType::U8, Shape::from(vec![0]), None, move || {
-        Err(PackError::ValidationError(what.to_owned()))
-    })
 }
 
 /// The numbers at the start of bytes, in little-endian order.
