@@ -210,14 +210,15 @@ impl BlockMlp {
         match self {
             Self::Dense(mlp) => mlp.forward_residual(x, gamma, shortcut),
             Self::Pointwise(mlp) => {
-                let bias = |conv: &Conv2d| conv.bias.as_ref().map(|bias| bias.val());
-                let x = bob_ops::linear(
+                let parameters = |conv: &Conv2d| (matrix(conv), conv.bias.as_ref().map(|bias| bias.val()));
+                let fc2 = scaled(parameters(&mlp.fc2), gamma);
+                bob_ops::mlp(
                     x,
-                    matrix(&mlp.fc1),
-                    bias(&mlp.fc1),
-                    Epilogue::activation(Activation::Gelu),
-                );
-                scaled(x, matrix(&mlp.fc2), bias(&mlp.fc2), gamma, shortcut)
+                    parameters(&mlp.fc1),
+                    Activation::Gelu,
+                    fc2,
+                    Epilogue::residual(shortcut),
+                )
             }
         }
     }

@@ -39,7 +39,7 @@ impl Mlp {
     /// # Shapes
     ///   - x, output: `[..., dim]`
     pub(crate) fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        nn::linear(&self.fc2, self.hidden(x), Epilogue::none())
+        self.forward_to(x, parameters(&self.fc2), Epilogue::none())
     }
 
     /// The same, each output times `gamma` where there is one, added to `shortcut`.
@@ -49,16 +49,18 @@ impl Mlp {
         gamma: Option<Tensor<1>>,
         shortcut: Tensor<D>,
     ) -> Tensor<D> {
-        scaled_linear(&self.fc2, self.hidden(x), gamma, shortcut)
+        let fc2 = scaled(parameters(&self.fc2), gamma);
+        self.forward_to(x, fc2, Epilogue::residual(shortcut))
     }
 
-    fn hidden<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+    fn forward_to<const D: usize>(&self, x: Tensor<D>, fc2: Parameters, epilogue: Epilogue<D>) -> Tensor<D> {
         if !self.is_gated {
-            return nn::linear(&self.fc1, x, Epilogue::activation(Activation::Gelu));
+            return bob_ops::mlp(x, parameters(&self.fc1), Activation::Gelu, fc2, epilogue);
         }
         let x = nn::linear(&self.fc1, x, Epilogue::none());
         let half = x.dims()[D - 1] / 2;
-        Activation::Silu.forward(x.clone().narrow(D - 1, 0, half)) * x.narrow(D - 1, half, half)
+        let hidden = Activation::Silu.forward(x.clone().narrow(D - 1, 0, half)) * x.narrow(D - 1, half, half);
+        bob_ops::linear(hidden, fc2.0, fc2.1, epilogue)
     }
 
     /// Count a pass over `tokens` vectors.
@@ -68,6 +70,13 @@ impl Mlp {
     }
 }
 
+/// Weight and bias of a linear layer.
+pub(crate) type Parameters = (Tensor<2>, Option<Tensor<1>>);
+
+fn parameters(linear: &Linear) -> Parameters {
+    (linear.weight.val(), linear.bias.as_ref().map(|bias| bias.val()))
+}
+
 /// `shortcut + gamma * linear(x)`; as [`scaled`].
 pub(crate) fn scaled_linear<const D: usize>(
     linear: &Linear,
@@ -75,28 +84,21 @@ pub(crate) fn scaled_linear<const D: usize>(
     gamma: Option<Tensor<1>>,
     shortcut: Tensor<D>,
 ) -> Tensor<D> {
-    let bias = linear.bias.as_ref().map(|bias| bias.val());
-    scaled(x, linear.weight.val(), bias, gamma, shortcut)
+    let (weight, bias) = scaled(parameters(linear), gamma);
+    bob_ops::linear(x, weight, bias, Epilogue::residual(shortcut))
 }
 
-/// `shortcut + gamma * (x · weight + bias)`. The scale acts on the weight, which is smaller than the output; the
-/// function and its gradients are the same.
-pub(crate) fn scaled<const D: usize>(
-    x: Tensor<D>,
-    weight: Tensor<2>,
-    bias: Option<Tensor<1>>,
-    gamma: Option<Tensor<1>>,
-    shortcut: Tensor<D>,
-) -> Tensor<D> {
-    let (weight, bias) = match gamma {
+/// The layer whose every output is `gamma` times as large, where there is a scale. It acts on the weight, which is smaller
+/// than the output; the function and its gradients are the same.
+pub(crate) fn scaled((weight, bias): Parameters, gamma: Option<Tensor<1>>) -> Parameters {
+    match gamma {
         Some(gamma) => {
             let scale = gamma.clone().cast(weight.dtype()).unsqueeze();
             let weight = bob_ops::gate_channels(weight.unsqueeze(), scale).squeeze_dim(0);
             (weight, bias.map(|bias| bias * gamma))
         }
         None => (weight, bias),
-    };
-    bob_ops::linear(x, weight, bias, Epilogue::residual(shortcut))
+    }
 }
 
 /// Fold a scale of the outputs into the layer that makes them, for inference.

@@ -4,6 +4,9 @@
     expect(unsafe_code, reason = "tasks write their parts of a second output")
 )]
 
+#[cfg(feature = "flex")]
+use std::sync::{Arc, Mutex, PoisonError};
+
 use burn::backend::DispatchTensor;
 #[cfg(feature = "flex")]
 use burn::backend::flex::FlexTensor;
@@ -87,6 +90,26 @@ impl<const D: usize> Epilogue<D> {
             Some(activation) => activation.reference(x),
             None => x,
         }
+    }
+}
+
+/// The slope of an activation, where it lies between two products: the one before it makes it in its forward pass, the one
+/// behind it needs it in its backward pass.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Slope {
+    #[cfg(feature = "flex")]
+    values: Arc<Mutex<Option<FlexTensor>>>,
+}
+
+#[cfg(feature = "flex")]
+impl Slope {
+    pub(crate) fn put(&self, slope: FlexTensor) {
+        *self.values.lock().unwrap_or_else(PoisonError::into_inner) = Some(slope);
+    }
+
+    /// Nothing where the product before it records no backward pass.
+    pub(crate) fn get(&self) -> Option<FlexTensor> {
+        self.values.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

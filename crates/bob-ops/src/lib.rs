@@ -50,7 +50,7 @@ pub use conv::{Conv2dOptions, conv2d};
 pub use cores::on_cores;
 pub use cross_entropy::cross_entropy;
 pub use epilogue::Epilogue;
-pub use linear::linear;
+pub use linear::{linear, mlp};
 pub use norm::{BatchNormOutput, batch_norm, group_norm, layer_norm, layer_norm_2d, standardize_weight};
 pub use pool::{gate_channels, max_pool2d, mean_pool};
 pub use windows::Windows;

@@ -6,12 +6,14 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, module};
 
+use crate::Activation;
 #[cfg(feature = "tch")]
 use crate::aten::as_type_of;
-use crate::epilogue::{Epilogue, Finish};
+use crate::epilogue::{Epilogue, Finish, Slope};
 #[cfg(feature = "flex")]
 use crate::flex::{
     dense,
+    elementwise::multiply_by,
     product::{Dense, Right, product},
     strides,
     sums::column_sums,
@@ -37,6 +39,46 @@ pub fn linear<const D: usize>(
     bias: Option<Tensor<1>>,
     epilogue: Epilogue<D>,
 ) -> Tensor<D> {
+    linked(x, weight, bias, epilogue, Link::None)
+}
+
+/// `activation(x · weight + bias) · weight + bias` with the weights and biases of `fc1` and `fc2`, and what follows it.
+/// On `flex` the gradient between the two is multiplied by the activation's slope where it is made, not in a pass of its
+/// own, so it is never that of the activated values.
+///
+/// # Shapes
+///   - x: `[..., in]`
+///   - fc1: `[in, hidden]`, `[hidden]`
+///   - fc2: `[hidden, out]`, `[out]`
+///   - residual, output: `[..., out]`
+///
+/// # Panics
+/// As [`linear`].
+pub fn mlp<const D: usize>(
+    x: Tensor<D>,
+    fc1: (Tensor<2>, Option<Tensor<1>>),
+    activation: Activation,
+    fc2: (Tensor<2>, Option<Tensor<1>>),
+    epilogue: Epilogue<D>,
+) -> Tensor<D> {
+    let [gives, takes] = match activation.is_told_by_output() {
+        true => [Link::None, Link::None],
+        false => {
+            let slope = Slope::default();
+            [Link::Gives(slope.clone()), Link::Takes(slope)]
+        }
+    };
+    let hidden = linked(x, fc1.0, fc1.1, Epilogue::activation(activation), gives);
+    linked(hidden, fc2.0, fc2.1, epilogue, takes)
+}
+
+fn linked<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    epilogue: Epilogue<D>,
+    link: Link,
+) -> Tensor<D> {
     let [inner, outer] = weight.dims();
     let mut shape = x.dims();
     assert_eq!(
@@ -57,12 +99,23 @@ pub fn linear<const D: usize>(
         return epilogue.reference(module::linear(x, weight, bias));
     }
     let (finish, inputs) = epilogue.into_inputs(x, weight.into_dispatch(), bias);
-    apply(Linear { finish }, inputs)
+    apply(Linear { finish, link }, inputs)
 }
 
 #[derive(Clone, Debug)]
 struct Linear {
     finish: Finish,
+    link: Link,
+}
+
+/// How a layer shares the slope of an activation with the one before or behind it.
+#[derive(Clone, Debug)]
+enum Link {
+    None,
+    /// The slope of its own activation, which the gradient of its output is multiplied by already.
+    Gives(Slope),
+    /// The slope at its input, which it multiplies the gradient of that by.
+    Takes(Slope),
 }
 
 impl Operation for Linear {
@@ -83,15 +136,25 @@ impl Operation for Linear {
         let rank = shape.num_dims();
         let rows = shape[..rank - 1].iter().product();
         shape[rank - 1] = weight.outer;
-        self.finish.flex(&inputs, shape.clone(), keep, |finish| {
+        let (output, kept) = self.finish.flex(&inputs, shape.clone(), keep, |finish| {
             let left = Dense::rows(rows, weight.inner);
             tensor(product(values(&x), &left, &weight.right(), finish), shape)
-        })
+        });
+        match (&self.link, kept.as_slice()) {
+            (Link::Gives(slope), [kept]) => {
+                slope.put(kept.clone());
+                (output, Vec::new())
+            }
+            _ => (output, kept),
+        }
     }
 
     #[cfg(feature = "flex")]
     fn flex_backward(&self, mut pass: FlexBackward) -> Vec<Option<FlexTensor>> {
-        let grad = self.finish.flex_backward(&mut pass);
+        let grad = match &self.link {
+            Link::Gives(_) => dense(&pass.grad),
+            _ => self.finish.flex_backward(&mut pass),
+        };
         let weight = unflipped(pass.input(1));
         let weight = Weight::of(&weight);
         let (inner, outer) = (weight.inner, weight.outer);
@@ -100,7 +163,16 @@ impl Operation for Linear {
         let nothing = |_: usize, _: usize, _: &mut [f32]| {};
         let x_grad = pass.wanted[0].then(|| {
             let left = Dense::rows(rows, outer);
-            let found = product(values(&grad), &left, &weight.transposed(), &nothing);
+            let slope = match &self.link {
+                Link::Takes(slope) => slope.get(),
+                _ => None,
+            };
+            let found = match slope.as_ref().map(values) {
+                None => product(values(&grad), &left, &weight.transposed(), &nothing),
+                Some(slope) => product(values(&grad), &left, &weight.transposed(), &|row, first, found| {
+                    multiply_by(found, &slope[row * inner + first..][..found.len()]);
+                }),
+            };
             tensor(found, shape.clone())
         });
         let weight_grad = pass.wanted[1].then(|| {

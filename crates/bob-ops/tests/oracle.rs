@@ -60,6 +60,9 @@ enum Operation {
     Linear {
         activation: Option<Name>,
     },
+    Mlp {
+        activation: Name,
+    },
     BatchNorm {
         epsilon: f64,
         activation: Option<Name>,
@@ -113,6 +116,7 @@ impl Operation {
         match self {
             Self::Conv2d { .. } => "conv2d",
             Self::Linear { .. } => "linear",
+            Self::Mlp { .. } => "mlp",
             Self::BatchNorm { .. } => "batch_norm",
             Self::BatchNormModule { .. } => "nn::batch_norm",
             Self::GroupNorm { .. } => "group_norm",
@@ -338,6 +342,20 @@ impl<'a> Inputs<'a> {
                 layer.bias = bias.map(|bias| Param::initialized(ParamId::new(), bias));
                 outcome.and("output", nn::linear(&layer, x, epilogue))
             }
+            Operation::Mlp { activation } => {
+                let layer = |name: &str| {
+                    let weight = self.get::<2>(&format!("{name}_weight"));
+                    (weight, self.optional(&format!("{name}_bias")))
+                };
+                let (x, epilogue) = (self.get::<D>("x"), self.epilogue(None));
+                self.outcome(bob_ops::mlp(
+                    x,
+                    layer("fc1"),
+                    (*activation).into(),
+                    layer("fc2"),
+                    epilogue,
+                ))
+            }
             Operation::LayerNorm { epsilon } => {
                 let (x, gamma, beta) = (self.get::<D>("x"), self.get::<1>("gamma"), self.optional("beta"));
                 let output = bob_ops::layer_norm(x.clone(), gamma.clone(), beta.clone(), *epsilon);
@@ -362,6 +380,7 @@ impl<'a> Inputs<'a> {
     fn run(&self) -> Outcome {
         match &self.case.operation {
             Operation::Linear { .. }
+            | Operation::Mlp { .. }
             | Operation::LayerNorm { .. }
             | Operation::Activation { .. }
             | Operation::AddRelu {} => match self.data("x").shape().len() {

@@ -100,6 +100,18 @@ pub(crate) fn update(x: &mut FlexTensor, y: &FlexTensor, f: impl Fn(f32, f32) ->
     }
 }
 
+/// Every value of `x` times that of `y`, on this thread.
+pub(crate) fn multiply_by(x: &mut [f32], y: &[f32]) {
+    vectorized(
+        #[inline(always)]
+        || {
+            for (x, y) in x.iter_mut().zip(y) {
+                *x *= y;
+            }
+        },
+    );
+}
+
 /// Whether the values lie side by side with nothing around them.
 fn is_whole(x: &FlexTensor) -> bool {
     x.is_contiguous() && x.layout().start_offset() == 0 && x.storage::<f32>().len() == x.shape().num_elements()

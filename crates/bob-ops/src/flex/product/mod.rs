@@ -30,8 +30,10 @@ use tile::{Tile, VECTORS, tile_rows};
 pub(crate) use operands::{Dense, Into, Right, Rows, Target};
 
 /// Rows and columns of a task at most, and those that are not cut further.
-const TASK: [usize; 2] = [168, 384];
+const TASK: [usize; 2] = [84, 768];
 const SMALLEST_TASK: [usize; 2] = [84, 192];
+/// Left rows that are packed at a time, where one task has more.
+const PACKED_ROWS: usize = 336;
 /// Tasks that are enough to share out evenly.
 const TASKS: usize = 16;
 /// Parts that a long reduction is cut into at least and at most, and values of all their results.
@@ -149,7 +151,7 @@ fn multiply_with(
     }
 }
 
-/// Rows and columns of a task: even shares of the result that keep their left rows and their panels in the cache,
+/// Rows and columns of a task: even shares of the result that keep their left rows in the cache and use each often,
 /// smaller ones where there would be too few to share out.
 fn task_size(rows: usize, columns: usize, tile: [usize; 2]) -> [usize; 2] {
     let all = [rows, columns];
@@ -227,8 +229,8 @@ impl<L: Rows> Product<'_, L> {
         TILES.with_borrow_mut(|tiles| {
             for (b, block) in packed.blocks.iter().enumerate() {
                 let accumulate = b > 0 || into == Into::Add;
-                for first in piece.rows.clone().step_by(TASK[0]) {
-                    let rows = first..(first + TASK[0]).min(piece.rows.end);
+                for first in piece.rows.clone().step_by(PACKED_ROWS) {
+                    let rows = first..(first + PACKED_ROWS).min(piece.rows.end);
                     tiles.pack(isa, values, left, rows.clone(), block);
                     let starts: Vec<usize> = rows.map(|row| target.locate(row)).collect();
                     let mut column = piece.columns.start;
@@ -236,9 +238,11 @@ impl<L: Rows> Product<'_, L> {
                         let panel_width = width.min(packed.columns.next_multiple_of(packed.lanes) - column);
                         let inside = (packed.columns - column).min(panel_width);
                         let panel = packed.panel(b, column, panel_width);
-                        for (tile, starts) in starts.chunks(height).enumerate() {
+                        // Each tile fetches its share of the next panel, which is in no near cache.
+                        let share = panel.len() / starts.len().div_ceil(height);
+                        for (i, starts) in starts.chunks(height).enumerate() {
                             let tile = Tile {
-                                left: tiles.tile(tile),
+                                left: tiles.tile(i),
                                 panel,
                                 vectors: panel_width / packed.lanes,
                                 // SAFETY: the target holds every row and column, as asserted.
@@ -246,6 +250,7 @@ impl<L: Rows> Product<'_, L> {
                                 rows: starts,
                                 inside,
                                 accumulate,
+                                ahead: panel.as_ptr().wrapping_add(panel.len() + i * share),
                             };
                             // SAFETY: the rows and the panel were packed for this block and this instruction set,
                             // which is here (asserted), and the first `inside` columns of the rows are within

@@ -15,9 +15,9 @@ use super::super::vector::{Kernel, Vector, run};
 use super::operands::{Right, Rows};
 use super::tile::{VECTORS, lanes};
 
-/// Products that are added up in registers before the sums go to memory: the panels of a task then stay in the
-/// second-level cache, and most of one in the first.
-pub(super) const REDUCTION: usize = 384;
+/// Products that are added up in registers before the sums go to memory: most of a panel then stays in the first-level
+/// cache. A multiple of the pixels of small maps, so that their sums are cut into few blocks.
+pub(super) const REDUCTION: usize = 392;
 /// Values of a cache line.
 const ALIGNED: usize = 16;
 /// Panels that one task packs.
@@ -49,11 +49,13 @@ pub(super) struct Packed {
     pub(super) columns: usize,
 }
 
-/// The runs of the reduction, cut into blocks of `REDUCTION` products.
+/// The runs of the reduction, cut into even blocks of at most `REDUCTION` products.
 pub(super) fn blocks_of(left: &impl Rows) -> Vec<Vec<Run>> {
     let mut blocks = Vec::new();
     let mut block = Vec::new();
-    let mut room = REDUCTION;
+    let total: usize = (0..left.taps()).map(|tap| left.depth(tap)).sum();
+    let size = total.div_ceil(total.div_ceil(REDUCTION).max(1));
+    let mut room = size;
     for tap in 0..left.taps() {
         let mut from = 0;
         let depth = left.depth(tap);
@@ -64,7 +66,7 @@ pub(super) fn blocks_of(left: &impl Rows) -> Vec<Vec<Run>> {
             room -= len;
             if room == 0 {
                 blocks.push(std::mem::take(&mut block));
-                room = REDUCTION;
+                room = size;
             }
         }
     }

@@ -47,7 +47,14 @@ pub(super) struct Tile<'a> {
     pub(super) inside: usize,
     /// Whether the sums are added to what is there.
     pub(super) accumulate: bool,
+    /// Where to fetch from what is wanted next, a cache line for every few products. It may be any address.
+    pub(super) ahead: *const f32,
 }
+
+/// Products for every line that is fetched ahead.
+const PER_LINE: usize = 2;
+/// Values of a cache line.
+const LINE: usize = 16;
 
 impl Kernel for Tile<'_> {
     #[inline(always)]
@@ -70,6 +77,10 @@ impl Tile<'_> {
     /// # Safety
     /// As [`Tile`] says, for `ROWS` rows and `VECTORS` vectors; the processor has the vector's instruction set.
     #[inline(always)]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "by index the compiler writes the stores out; else the sums would go through memory first"
+    )]
     unsafe fn sum<V: Vector, const ROWS: usize, const VECTORS: usize>(&self) {
         // SAFETY: the caller's, for every address below.
         unsafe {
@@ -79,35 +90,47 @@ impl Tile<'_> {
             for row in to {
                 (0..VECTORS).for_each(|v| prefetch(row.wrapping_add(v * V::LANES)));
             }
-            for _ in 0..self.left.len() / ROWS {
-                let right: [V; VECTORS] = std::array::from_fn(|v| V::load(panel.add(v * V::LANES)));
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let value = V::splat(*left.add(row));
-                    for (sum, right) in sums.iter_mut().zip(right) {
-                        *sum = value.mul_add(right, *sum);
+            let mut ahead = self.ahead;
+            let mut products = self.left.len() / ROWS;
+            while products > 0 {
+                prefetch(ahead);
+                ahead = ahead.wrapping_add(LINE);
+                let some = products.min(PER_LINE);
+                for _ in 0..some {
+                    let right: [V; VECTORS] = std::array::from_fn(|v| V::load(panel.add(v * V::LANES)));
+                    for (row, sums) in sums.iter_mut().enumerate() {
+                        let value = V::splat(*left.add(row));
+                        for (sum, right) in sums.iter_mut().zip(right) {
+                            *sum = value.mul_add(right, *sum);
+                        }
                     }
+                    panel = panel.add(VECTORS * V::LANES);
+                    left = left.add(ROWS);
                 }
-                panel = panel.add(VECTORS * V::LANES);
-                left = left.add(ROWS);
+                products -= some;
             }
             let last = self.inside - (VECTORS - 1) * V::LANES;
-            for (to, sums) in to.into_iter().zip(sums) {
-                for (v, sum) in sums.into_iter().enumerate() {
-                    let to = to.add(v * V::LANES);
-                    if v + 1 < VECTORS || last == V::LANES {
-                        let sum = if self.accumulate {
-                            V::splat(1.0).mul_add(V::load(to), sum)
+            let is_whole = |v: usize| v + 1 < VECTORS || last == V::LANES;
+            if self.accumulate {
+                for row in 0..ROWS {
+                    for v in 0..VECTORS {
+                        let to = to[row].add(v * V::LANES);
+                        let there = if is_whole(v) {
+                            V::load(to)
                         } else {
-                            sum
+                            V::load_first(to, last)
                         };
-                        sum.store(to);
+                        sums[row][v] = V::splat(1.0).mul_add(there, sums[row][v]);
+                    }
+                }
+            }
+            for row in 0..ROWS {
+                for v in 0..VECTORS {
+                    let to = to[row].add(v * V::LANES);
+                    if is_whole(v) {
+                        sums[row][v].store(to);
                     } else {
-                        let sum = if self.accumulate {
-                            V::splat(1.0).mul_add(V::load_first(to, last), sum)
-                        } else {
-                            sum
-                        };
-                        sum.store_first(to, last);
+                        sums[row][v].store_first(to, last);
                     }
                 }
             }
