@@ -103,6 +103,35 @@ proptest! {
     }
 
     #[test]
+    fn mlp_equals_burns(
+        batch in 1..9_usize,
+        tokens in 1..40_usize,
+        inner in 1..100_usize,
+        hidden in 1..300_usize,
+        outer in 1..100_usize,
+        which in 0..3_usize,
+    ) {
+        let shapes: [&[usize]; 5] =
+            [&[batch, tokens, inner], &[inner, hidden], &[hidden], &[hidden, outer], &[outer]];
+        let activation = [Activation::Relu, Activation::Gelu, Activation::Silu][which];
+        type Layer = (Tensor<2>, Option<Tensor<1>>);
+        type Mlp = fn(Tensor<3>, Layer, Activation, Layer, Epilogue<3>) -> Tensor<3>;
+        let with = |f: Mlp| {
+            move |x: &[Tensor<1>]| {
+                let input = x[0].clone().reshape([batch, tokens, inner]);
+                let fc1 = (x[1].clone().reshape([inner, hidden]), Some(x[2].clone()));
+                let fc2 = (x[3].clone().reshape([hidden, outer]), Some(x[4].clone()));
+                flat(f(input, fc1, activation, fc2, Epilogue::none()))
+            }
+        };
+        let burn: Mlp = |x, fc1, activation, fc2, _| {
+            let hidden = activation.reference(burn::tensor::module::linear(x, fc1.0, fc1.1));
+            burn::tensor::module::linear(hidden, fc2.0, fc2.1)
+        };
+        check(&shapes, &with(mlp), &with(burn), 4e-6);
+    }
+
+    #[test]
     fn conv2d_equals_burns(
         batch in 1..4_usize,
         size in [3..14_usize, 3..14_usize],
