@@ -202,6 +202,12 @@ impl Finish {
         dense(&pass.grad)
     }
 
+    /// Whether there is a bias whose gradient is wanted.
+    #[cfg(feature = "flex")]
+    pub(crate) fn wants_bias(self, pass: &FlexBackward) -> bool {
+        self.bias_index().is_some_and(|index| pass.wanted[index])
+    }
+
     /// The gradients in the order of the inputs.
     #[cfg(feature = "flex")]
     pub(crate) fn in_order(

@@ -14,7 +14,7 @@ use crate::epilogue::{Epilogue, Finish, Slope};
 use crate::flex::{
     dense,
     elementwise::multiply_by,
-    product::{Dense, Right, product},
+    product::{Dense, Right, product, product_and_sums},
     strides,
     sums::column_sums,
     tensor, unflipped, values,
@@ -175,12 +175,20 @@ impl Operation for Linear {
             };
             tensor(found, shape.clone())
         });
+        let mut bias_grad = None;
         let weight_grad = pass.wanted[1].then(|| {
             let x = dense(pass.input(0));
             let (left, right) = (Dense::columns(rows, inner), Right::rows(values(&grad), outer));
-            tensor(product(values(&x), &left, &right, &nothing), [inner, outer])
+            let found = if rows * inner * outer > 0 && self.finish.wants_bias(&pass) {
+                let (found, sums) = product_and_sums(values(&x), &left, &right);
+                bias_grad = Some(sums);
+                found
+            } else {
+                product(values(&x), &left, &right, &nothing)
+            };
+            tensor(found, [inner, outer])
         });
-        let bias = || tensor(column_sums(values(&grad), outer), [outer]);
+        let bias = || tensor(bias_grad.unwrap_or_else(|| column_sums(values(&grad), outer)), [outer]);
         self.finish.in_order(&pass, [x_grad, weight_grad], bias, grad.clone())
     }
 

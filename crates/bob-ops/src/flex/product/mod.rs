@@ -24,7 +24,7 @@ use super::isa::Isa;
 use super::sums::add_bias;
 use super::vector::run;
 use left::Tiles;
-use packed::{Packed, Run, blocks_of};
+use packed::{Packed, Run, blocks_of, padded};
 use tile::{Tile, VECTORS, tile_rows};
 
 pub(crate) use operands::{Dense, Into, Right, Rows, Target};
@@ -53,7 +53,7 @@ pub(crate) fn multiply(
     into: Into,
     finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
 ) {
-    multiply_with(Isa::best(), true, values, left, right, out, target, into, finish);
+    multiply_with(Isa::best(), true, values, left, right, out, target, into, finish, None);
 }
 
 /// The same into a new buffer, row after row.
@@ -69,6 +69,29 @@ pub(crate) fn product(
     })
 }
 
+/// The same, and the sum of every column of the right factor, whose values lie side by side in its rows: they are added up
+/// while they are packed, which saves a pass over them. Neither factor may be empty.
+pub(crate) fn product_and_sums(values: &[f32], left: &impl Rows, right: &Right) -> (Vec<f32>, Vec<f32>) {
+    let mut sums = Vec::new();
+    let found = filled(left.count() * right.columns, |out| {
+        let (out, target) = (Shared::new(out), Target::rows(0, right.columns));
+        let (into, isa) = (Into::Overwrite, Isa::best());
+        multiply_with(
+            isa,
+            true,
+            values,
+            left,
+            right,
+            &out,
+            target,
+            into,
+            &|_, _, _| {},
+            Some(&mut sums),
+        );
+    });
+    (found, sums)
+}
+
 /// The same on this thread alone, for a caller that has a task per product.
 pub(crate) fn multiply_here(
     values: &[f32],
@@ -79,10 +102,13 @@ pub(crate) fn multiply_here(
     into: Into,
     finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
 ) {
-    multiply_with(Isa::best(), false, values, left, right, out, target, into, finish);
+    multiply_with(Isa::best(), false, values, left, right, out, target, into, finish, None);
 }
 
-#[expect(clippy::too_many_arguments, reason = "the two ways in differ by the first two")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the ways in differ by the first two and the last"
+)]
 fn multiply_with(
     isa: Isa,
     parallel: bool,
@@ -93,6 +119,7 @@ fn multiply_with(
     target: Target,
     into: Into,
     finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
+    column_sums: Option<&mut Vec<f32>>,
 ) {
     let (rows, columns) = (left.count(), right.columns);
     if rows == 0 || columns == 0 {
@@ -107,8 +134,20 @@ fn multiply_with(
     assert!(target.holds(rows, columns, out.len()), "the target holds the product");
     let blocks = blocks_of(left);
     let product = Product { isa, values, left };
+    let mut block_sums = column_sums
+        .is_some()
+        .then(|| vec![0.0; blocks.len() * padded(columns, isa)]);
+    let give_sums = |block_sums: Option<Vec<f32>>| {
+        if let (Some(sums), Some(blocks)) = (column_sums, block_sums) {
+            sums.resize(columns, 0.0);
+            for block in blocks.chunks(padded(columns, isa)) {
+                add_bias(sums, Some(block));
+            }
+        }
+    };
     if parallel && let Some(parts) = parts(rows * columns, blocks.len()) {
-        let sums = product.in_parts(right, &blocks, parts);
+        let sums = product.in_parts(right, &blocks, parts, block_sums.as_deref_mut());
+        give_sums(block_sums);
         (0..rows).into_par_iter().for_each(|row| {
             let start = target.locate(row);
             // SAFETY: rows do not overlap (asserted), so nobody else has this one; its end is within `out`, as asserted.
@@ -123,7 +162,8 @@ fn multiply_with(
         });
         return;
     }
-    let packed = Packed::new(right, blocks, isa, parallel);
+    let packed = Packed::new(right, blocks, isa, parallel, block_sums.as_deref_mut());
+    give_sums(block_sums);
     let [task_rows, task_columns] = task_size(rows, columns, [tile_rows(isa), VECTORS * packed.lanes]);
     let task = |row: usize, column: usize| {
         let piece = Piece {
@@ -193,20 +233,33 @@ struct Product<'a, L> {
 
 impl<L: Rows> Product<'_, L> {
     /// The sums of `parts` stretches of the reduction, each row after row; the right factor is packed where it is used.
-    fn in_parts(&self, right: &Right, blocks: &[Vec<Run>], parts: usize) -> Vec<Vec<f32>> {
+    fn in_parts(
+        &self,
+        right: &Right,
+        blocks: &[Vec<Run>],
+        parts: usize,
+        column_sums: Option<&mut [f32]>,
+    ) -> Vec<Vec<f32>> {
         let (rows, columns) = (self.left.count(), right.columns);
         let whole = Piece {
             rows: 0..rows,
             columns: 0..columns,
         };
+        let (length, width) = (blocks.len().div_ceil(parts), padded(columns, self.isa));
+        let mut column_sums: Vec<Option<&mut [f32]>> = match column_sums {
+            Some(sums) => sums.chunks_mut(length * width).map(Some).collect(),
+            None => blocks.chunks(length).map(|_| None).collect(),
+        };
         blocks
-            .par_chunks(blocks.len().div_ceil(parts))
+            .par_chunks(length)
+            .zip(&mut column_sums)
             .with_max_len(1)
-            .map(|blocks| {
+            .map(|(blocks, column_sums)| {
                 filled(rows * columns, |sum| {
                     let sum = Shared::new(sum);
                     for (i, block) in blocks.iter().enumerate() {
-                        let packed = Packed::new(right, vec![block.clone()], self.isa, false);
+                        let column_sums = column_sums.as_mut().map(|sums| &mut sums[i * width..(i + 1) * width]);
+                        let packed = Packed::new(right, vec![block.clone()], self.isa, false, column_sums);
                         let into = if i == 0 { Into::Overwrite } else { Into::Add };
                         self.compute(&packed, &sum, Target::rows(0, columns), into, &whole);
                     }
@@ -336,7 +389,18 @@ mod tests {
         let mut found = before.clone();
         let out = Shared::new(&mut found);
         let target = Target::rows(2, stride);
-        multiply_with(isa, true, &values, &left, &factor, &out, target, into, &|_, _, _| {});
+        multiply_with(
+            isa,
+            true,
+            &values,
+            &left,
+            &factor,
+            &out,
+            target,
+            into,
+            &|_, _, _| {},
+            None,
+        );
         let mut expected: Vec<f64> = before.iter().map(|x| f64::from(*x)).collect();
         for row in 0..count {
             for column in 0..columns {

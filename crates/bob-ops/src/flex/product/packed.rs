@@ -9,7 +9,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::isa::Isa;
+use super::super::isa::{Isa, vectorized};
+use super::super::sums::add_bias;
 use super::super::turn::Turn;
 use super::super::vector::{Kernel, Vector, run};
 use super::operands::{Right, Rows};
@@ -77,8 +78,15 @@ pub(super) fn blocks_of(left: &impl Rows) -> Vec<Vec<Run>> {
 }
 
 impl Packed {
-    /// The panels of `right` for the reduction in `blocks`, packed on all cores where `parallel`.
-    pub(super) fn new(right: &Right, blocks: Vec<Vec<Run>>, isa: Isa, parallel: bool) -> Self {
+    /// The panels of `right` for the reduction in `blocks`, packed on all cores where `parallel`. Where there is room for
+    /// them, [`padded`] values a block, the sum of every column over the rows of each block goes to `sums`.
+    pub(super) fn new(
+        right: &Right,
+        blocks: Vec<Vec<Run>>,
+        isa: Isa,
+        parallel: bool,
+        mut sums: Option<&mut [f32]>,
+    ) -> Self {
         let before: Vec<usize> = std::iter::once(0)
             .chain(blocks.iter().scan(0, |sum, block| {
                 *sum += block.iter().map(|run| run.len).sum::<usize>();
@@ -87,7 +95,7 @@ impl Packed {
             .collect();
         let lanes = lanes(isa);
         let width = VECTORS * lanes;
-        let padded = right.columns.next_multiple_of(lanes);
+        let padded = padded(right.columns, isa);
         let rows = *before.last().unwrap_or(&0);
         let mut values: Vec<MaybeUninit<f32>> = Vec::with_capacity(rows * padded + ALIGNED);
         values.resize_with(rows * padded + ALIGNED, MaybeUninit::uninit);
@@ -103,8 +111,14 @@ impl Packed {
                 let columns = first..(first + PACKED_PANELS * width).min(padded);
                 let (to, after) = std::mem::take(&mut rest).split_at_mut(len * columns.len());
                 rest = after;
+                let sums = sums.as_mut().map(|sums| {
+                    let (here, after) = std::mem::take(sums).split_at_mut(columns.len());
+                    *sums = after;
+                    here
+                });
                 pieces.push(Panels {
                     to,
+                    sums,
                     block,
                     columns,
                     width,
@@ -140,10 +154,17 @@ impl Packed {
     }
 }
 
+/// The columns of a right factor of `columns` and those that fill its last panel.
+pub(super) fn padded(columns: usize, isa: Isa) -> usize {
+    columns.next_multiple_of(lanes(isa))
+}
+
 /// Panels of a block of the right factor.
 struct Panels<'a> {
     /// Panel by panel, row by row.
     to: &'a mut [MaybeUninit<f32>],
+    /// The sum of every column, where it is wanted.
+    sums: Option<&'a mut [f32]>,
     block: &'a [Run],
     /// Columns, vectors of them; those beyond the factor's are zero.
     columns: Range<usize>,
@@ -169,6 +190,29 @@ impl Panels<'_> {
                 }
             }
             row += run.len;
+        }
+        self.add_up(right);
+    }
+
+    /// Add up the rows, which have just been read, where that is wanted.
+    fn add_up(&mut self, right: &Right) {
+        let Some(sums) = &mut self.sums else { return };
+        assert_eq!(right.column_stride, 1, "values of a row side by side");
+        let columns = self.columns.start..self.columns.end.min(right.columns);
+        sums.fill(0.0);
+        for run in self.block {
+            let first = right.starts[run.tap] + run.from * right.row_stride + columns.start;
+            vectorized(
+                #[inline(always)]
+                || {
+                    for row in 0..run.len {
+                        add_bias(
+                            sums,
+                            Some(&right.values[first + row * right.row_stride..][..columns.len()]),
+                        );
+                    }
+                },
+            );
         }
     }
 
