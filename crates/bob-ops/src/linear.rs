@@ -105,6 +105,7 @@ fn linked<const D: usize>(
 #[derive(Clone, Debug)]
 struct Linear {
     finish: Finish,
+    #[cfg_attr(not(feature = "flex"), expect(dead_code, reason = "only flex has a slope to share"))]
     link: Link,
 }
 
