@@ -180,7 +180,7 @@ impl Operation for Linear {
         let weight_grad = pass.wanted[1].then(|| {
             let x = dense(pass.input(0));
             let (left, right) = (Dense::columns(rows, inner), Right::rows(values(&grad), outer));
-            let found = if rows * inner * outer > 0 && self.finish.wants_bias(&pass) {
+            let found = if rows.min(inner).min(outer) > 0 && self.finish.wants_bias(&pass) {
                 let (found, sums) = product_and_sums(values(&x), &left, &right);
                 bias_grad = Some(sums);
                 found

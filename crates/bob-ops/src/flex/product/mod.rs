@@ -389,6 +389,7 @@ mod tests {
         let mut found = before.clone();
         let out = Shared::new(&mut found);
         let target = Target::rows(2, stride);
+        let mut sums = Vec::new();
         multiply_with(
             isa,
             true,
@@ -399,8 +400,16 @@ mod tests {
             target,
             into,
             &|_, _, _| {},
-            None,
+            (!transposed).then_some(&mut sums),
         );
+        for (column, sum) in sums.iter().enumerate() {
+            let expected: f64 = right.iter().skip(column).step_by(columns).map(|x| f64::from(*x)).sum();
+            assert!(
+                (f64::from(*sum) - expected).abs() < 1e-4,
+                "{isa:?} {depths:?}, sum of column {column}"
+            );
+        }
+        assert_eq!(sums.len(), if transposed { 0 } else { columns });
         let mut expected: Vec<f64> = before.iter().map(|x| f64::from(*x)).collect();
         for row in 0..count {
             for column in 0..columns {
