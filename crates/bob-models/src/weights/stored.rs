@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use burn::store::bridge;
 use burn::store::burn_pack::Tensor as PackTensor;
-use burn::tensor::{Bytes, DType, Shape, TensorData};
+use burn::tensor::{DType, Shape, TensorData};
 
 use super::WeightsErrorKind;
 use super::error::damaged;
@@ -43,16 +43,6 @@ impl Stored {
         }
     }
 
-    /// A tensor whose bytes `read` gives all at once.
-    pub(super) fn whole(
-        name: String,
-        dtype: DType,
-        shape: impl Into<Shape>,
-        read: impl Fn() -> Result<Bytes, WeightsErrorKind> + Send + Sync + 'static,
-    ) -> Self {
-        Self::new(name, dtype, shape, move |visit| visit(&mut &*read()?))
-    }
-
     /// A tensor of a type that no parameter has: it has a name and a shape, and no data.
     pub(super) fn opaque(name: String, what: &'static str) -> Self {
         Self::new(name, DType::U8, vec![0], move |_| Err(damaged(what)))
@@ -61,9 +51,9 @@ impl Stored {
     /// A tensor that burn reads.
     pub(super) fn of_burn(tensor: PackTensor) -> Self {
         let (name, dtype, shape) = (tensor.name.clone(), tensor.dtype, tensor.shape.clone());
-        Self::whole(name, dtype, shape, move || {
+        Self::new(name, dtype, shape, move |visit| {
             let data = bridge::to_data(&tensor).map_err(|error| damaged(error.to_string()))?;
-            Ok(data.into_bytes())
+            visit(&mut data.as_bytes())
         })
     }
 

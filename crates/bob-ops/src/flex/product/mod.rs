@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 use super::buffer::{Shared, filled};
 use super::isa::Isa;
-use super::sums::add_bias;
+use super::sums::{add_bias, column_sums};
 use super::vector::run;
 use left::Tiles;
 use packed::{Packed, Run, blocks_of, padded};
@@ -72,10 +72,11 @@ pub(crate) fn product(
 /// The same, and the sum of every column of the right factor, whose values lie side by side in its rows: they are added up
 /// while they are packed, which saves a pass over them. Neither factor may be empty.
 pub(crate) fn product_and_sums(values: &[f32], left: &impl Rows, right: &Right) -> (Vec<f32>, Vec<f32>) {
-    let mut sums = Vec::new();
-    let found = filled(left.count() * right.columns, |out| {
-        let (out, target) = (Shared::new(out), Target::rows(0, right.columns));
-        let (into, isa) = (Into::Overwrite, Isa::best());
+    let (isa, columns) = (Isa::best(), right.columns);
+    let width = padded(columns, isa);
+    let mut block_sums = vec![0.0; blocks_of(left).len() * width];
+    let found = filled(left.count() * columns, |out| {
+        let (out, target) = (Shared::new(out), Target::rows(0, columns));
         multiply_with(
             isa,
             true,
@@ -84,11 +85,13 @@ pub(crate) fn product_and_sums(values: &[f32], left: &impl Rows, right: &Right) 
             right,
             &out,
             target,
-            into,
+            Into::Overwrite,
             &|_, _, _| {},
-            Some(&mut sums),
+            Some(&mut block_sums),
         );
     });
+    let mut sums = column_sums(&block_sums, width);
+    sums.truncate(columns);
     (found, sums)
 }
 
@@ -119,7 +122,7 @@ fn multiply_with(
     target: Target,
     into: Into,
     finish: &(dyn Fn(usize, usize, &mut [f32]) + Sync),
-    column_sums: Option<&mut Vec<f32>>,
+    block_sums: Option<&mut [f32]>,
 ) {
     let (rows, columns) = (left.count(), right.columns);
     if rows == 0 || columns == 0 {
@@ -134,20 +137,8 @@ fn multiply_with(
     assert!(target.holds(rows, columns, out.len()), "the target holds the product");
     let blocks = blocks_of(left);
     let product = Product { isa, values, left };
-    let mut block_sums = column_sums
-        .is_some()
-        .then(|| vec![0.0; blocks.len() * padded(columns, isa)]);
-    let give_sums = |block_sums: Option<Vec<f32>>| {
-        if let (Some(sums), Some(blocks)) = (column_sums, block_sums) {
-            sums.resize(columns, 0.0);
-            for block in blocks.chunks(padded(columns, isa)) {
-                add_bias(sums, Some(block));
-            }
-        }
-    };
     if parallel && let Some(parts) = parts(rows * columns, blocks.len()) {
-        let sums = product.in_parts(right, &blocks, parts, block_sums.as_deref_mut());
-        give_sums(block_sums);
+        let sums = product.in_parts(right, &blocks, parts, block_sums);
         (0..rows).into_par_iter().for_each(|row| {
             let start = target.locate(row);
             // SAFETY: rows do not overlap (asserted), so nobody else has this one; its end is within `out`, as asserted.
@@ -162,8 +153,7 @@ fn multiply_with(
         });
         return;
     }
-    let packed = Packed::new(right, blocks, isa, parallel, block_sums.as_deref_mut());
-    give_sums(block_sums);
+    let packed = Packed::new(right, blocks, isa, parallel, block_sums);
     let [task_rows, task_columns] = task_size(rows, columns, [tile_rows(isa), VECTORS * packed.lanes]);
     let task = |row: usize, column: usize| {
         let piece = Piece {
@@ -238,7 +228,7 @@ impl<L: Rows> Product<'_, L> {
         right: &Right,
         blocks: &[Vec<Run>],
         parts: usize,
-        column_sums: Option<&mut [f32]>,
+        block_sums: Option<&mut [f32]>,
     ) -> Vec<Vec<f32>> {
         let (rows, columns) = (self.left.count(), right.columns);
         let whole = Piece {
@@ -246,20 +236,20 @@ impl<L: Rows> Product<'_, L> {
             columns: 0..columns,
         };
         let (length, width) = (blocks.len().div_ceil(parts), padded(columns, self.isa));
-        let mut column_sums: Vec<Option<&mut [f32]>> = match column_sums {
+        let mut block_sums: Vec<Option<&mut [f32]>> = match block_sums {
             Some(sums) => sums.chunks_mut(length * width).map(Some).collect(),
             None => blocks.chunks(length).map(|_| None).collect(),
         };
         blocks
             .par_chunks(length)
-            .zip(&mut column_sums)
+            .zip(&mut block_sums)
             .with_max_len(1)
-            .map(|(blocks, column_sums)| {
+            .map(|(blocks, block_sums)| {
                 filled(rows * columns, |sum| {
                     let sum = Shared::new(sum);
                     for (i, block) in blocks.iter().enumerate() {
-                        let column_sums = column_sums.as_mut().map(|sums| &mut sums[i * width..(i + 1) * width]);
-                        let packed = Packed::new(right, vec![block.clone()], self.isa, false, column_sums);
+                        let sums = block_sums.as_mut().map(|sums| &mut sums[i * width..(i + 1) * width]);
+                        let packed = Packed::new(right, vec![block.clone()], self.isa, false, sums);
                         let into = if i == 0 { Into::Overwrite } else { Into::Add };
                         self.compute(&packed, &sum, Target::rows(0, columns), into, &whole);
                     }
@@ -389,7 +379,8 @@ mod tests {
         let mut found = before.clone();
         let out = Shared::new(&mut found);
         let target = Target::rows(2, stride);
-        let mut sums = Vec::new();
+        let width = padded(columns, isa);
+        let mut block_sums = vec![0.0; blocks_of(&left).len() * width];
         multiply_with(
             isa,
             true,
@@ -400,16 +391,19 @@ mod tests {
             target,
             into,
             &|_, _, _| {},
-            (!transposed).then_some(&mut sums),
+            (!transposed).then_some(&mut block_sums),
         );
-        for (column, sum) in sums.iter().enumerate() {
-            let expected: f64 = right.iter().skip(column).step_by(columns).map(|x| f64::from(*x)).sum();
+        let sums = column_sums(&block_sums, width);
+        assert_eq!(sums.len(), width);
+        for (column, sum) in sums[..columns].iter().enumerate() {
+            let values = right.iter().skip(column).step_by(columns);
+            // Nothing where they were not asked for.
+            let expected: f64 = values.map(|x| f64::from(*x)).filter(|_| !transposed).sum();
             assert!(
                 (f64::from(*sum) - expected).abs() < 1e-4,
                 "{isa:?} {depths:?}, sum of column {column}"
             );
         }
-        assert_eq!(sums.len(), if transposed { 0 } else { columns });
         let mut expected: Vec<f64> = before.iter().map(|x| f64::from(*x)).collect();
         for row in 0..count {
             for column in 0..columns {

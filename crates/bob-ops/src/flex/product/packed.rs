@@ -14,13 +14,11 @@ use super::super::sums::add_bias;
 use super::super::turn::Turn;
 use super::super::vector::{Kernel, Vector, run};
 use super::operands::{Right, Rows};
-use super::tile::{VECTORS, lanes};
+use super::tile::{LINE, VECTORS, lanes};
 
 /// Products that are added up in registers before the sums go to memory: most of a panel then stays in the first-level
 /// cache. A multiple of the pixels of small maps, so that their sums are cut into few blocks.
 pub(super) const REDUCTION: usize = 392;
-/// Values of a cache line.
-const ALIGNED: usize = 16;
 /// Panels that one task packs.
 const PACKED_PANELS: usize = 8;
 /// Rows that are gathered at a time.
@@ -79,7 +77,7 @@ pub(super) fn blocks_of(left: &impl Rows) -> Vec<Vec<Run>> {
 
 impl Packed {
     /// The panels of `right` for the reduction in `blocks`, packed on all cores where `parallel`. Where there is room for
-    /// them, [`padded`] values a block, the sum of every column over the rows of each block goes to `sums`.
+    /// them, [`padded`] values a block and all zero, the sum of every column over the rows of each block goes to `sums`.
     pub(super) fn new(
         right: &Right,
         blocks: Vec<Vec<Run>>,
@@ -97,9 +95,9 @@ impl Packed {
         let width = VECTORS * lanes;
         let padded = padded(right.columns, isa);
         let rows = *before.last().unwrap_or(&0);
-        let mut values: Vec<MaybeUninit<f32>> = Vec::with_capacity(rows * padded + ALIGNED);
-        values.resize_with(rows * padded + ALIGNED, MaybeUninit::uninit);
-        let start = values.as_ptr().align_offset(ALIGNED * size_of::<f32>());
+        let mut values: Vec<MaybeUninit<f32>> = Vec::with_capacity(rows * padded + LINE);
+        values.resize_with(rows * padded + LINE, MaybeUninit::uninit);
+        let start = values.as_ptr().align_offset(LINE * size_of::<f32>());
         values[..start].fill(MaybeUninit::new(0.0));
         values[start + rows * padded..].fill(MaybeUninit::new(0.0));
         // A task takes some panels of a block, which lie one after another: its rows are then read in long stretches.
@@ -199,7 +197,6 @@ impl Panels<'_> {
         let Some(sums) = &mut self.sums else { return };
         assert_eq!(right.column_stride, 1, "values of a row side by side");
         let columns = self.columns.start..self.columns.end.min(right.columns);
-        sums.fill(0.0);
         for run in self.block {
             let first = right.starts[run.tap] + run.from * right.row_stride + columns.start;
             vectorized(

@@ -54,7 +54,7 @@ pub(super) struct Tile<'a> {
 /// Products for every line that is fetched ahead.
 const PER_LINE: usize = 2;
 /// Values of a cache line.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
 impl Kernel for Tile<'_> {
     #[inline(always)]
